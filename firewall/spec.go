@@ -1,0 +1,24 @@
+package firewall
+
+import (
+	"net"
+	"net/netip"
+
+	"github.com/bulkhead-firewall/bulkhead/policy"
+)
+
+// Interface is one interface of a workload's namespace.
+type Interface struct {
+	Name      string           // in the namespace: eth0
+	Host      string           // the host's end of the veth; empty where there is none (macvlan, ipvlan, host-device)
+	HostIndex int              // ifindex of Host in the daemon's namespace; 0 where there is none
+	MAC       net.HardwareAddr // of Name
+	Addrs     []netip.Addr     // of Name, as CNI assigned them; link-local IPv6 is added from the MAC
+}
+
+// Spec is everything that decides a workload's ruleset. Equal specs compile to equal rulesets.
+type Spec struct {
+	Mode       policy.Mode
+	Sides      policy.Sides
+	Interfaces []Interface
+}

@@ -1,0 +1,108 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/bulkhead-firewall/bulkhead/identity"
+)
+
+// Direction is seen from the workload.
+type Direction uint8
+
+const (
+	Egress Direction = iota + 1
+	Ingress
+)
+
+func (d Direction) String() string {
+	if d == Ingress {
+		return "ingress"
+	}
+	return "egress"
+}
+
+func (d Direction) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// Verdict is what happens to a connection. The zero value denies.
+type Verdict uint8
+
+const (
+	Deny  Verdict = iota
+	Alert         // let through, would have been denied
+	Allow
+)
+
+func (v Verdict) String() string { return [...]string{"deny", "alert", "allow"}[v] }
+
+func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+func (v *Verdict) UnmarshalText(b []byte) error {
+	for _, x := range []Verdict{Deny, Alert, Allow} {
+		if x.String() == string(b) {
+			*v = x
+			return nil
+		}
+	}
+	return fmt.Errorf("verdict %q: want allow, alert or deny", b)
+}
+
+// Mode is how far a service has come: learn (allow all, record), alert (allow all, alert on what
+// policy would deny), enforce (deny and alert). The zero value is learn.
+type Mode uint8
+
+const (
+	Learn Mode = iota
+	AlertMode
+	Enforce
+)
+
+func (m Mode) String() string { return [...]string{"learn", "alert", "enforce"}[m] }
+
+// ParseMode reads learn, alert or enforce.
+func ParseMode(s string) (Mode, error) {
+	for _, m := range []Mode{Learn, AlertMode, Enforce} {
+		if m.String() == s {
+			return m, nil
+		}
+	}
+	return 0, fmt.Errorf("mode %q: want learn, alert or enforce", s)
+}
+
+func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+func (m *Mode) UnmarshalText(b []byte) error {
+	v, err := ParseMode(string(b))
+	*m = v
+	return err
+}
+
+// Entry is one thing that a side of a workload allows: a peer address or block, a protocol, a port
+// range. Entries of one side are sorted, free of duplicates, and disjoint where they are blocks or
+// ranges; an exact entry that a block of the same side covers is left out.
+type Entry struct {
+	Peer     netip.Prefix      // masked; a /32 or /128 is one address. Never IPv4-mapped
+	Protocol identity.Protocol // AnyProtocol: every protocol and port; Port and EndPort are then 0
+	Port     uint16            // first port; the type for ICMP and ICMPv6
+	EndPort  uint16            // last port, equal to Port for one; 0 and 65535 for every port of the protocol
+	Rule     string            // which rule says so: "namespace/policy ingress[0]", or "built-in node" and the like
+}
+
+// Exact says that the entry is one address with one port, or one address with everything: what
+// fits in a hash set.
+func (e Entry) Exact() bool {
+	return e.Peer.IsSingleIP() && (e.Protocol == identity.AnyProtocol || e.Protocol.HasPorts() && e.Port == e.EndPort)
+}
+
+// Side is one direction of one workload, compiled. A side that is not isolated allows everything
+// and its entries are empty.
+type Side struct {
+	Isolated bool
+	Entries  []Entry
+}
+
+// Sides is what a workload's namespace must hold.
+type Sides struct {
+	Egress  Side
+	Ingress Side
+}
