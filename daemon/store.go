@@ -1,0 +1,293 @@
+package daemon
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/bulkhead-firewall/bulkhead/identity"
+	"github.com/bulkhead-firewall/bulkhead/policy"
+)
+
+// schema is the version of what the store's buckets hold. A store of a later version is refused,
+// an earlier one is brought forward in one transaction (see migrate).
+const schema = 1
+
+// lockWait is how long Open waits for another daemon to let go of the store: longer than a clean
+// stop of the former daemon takes, short enough for a person.
+const lockWait = 2 * time.Second
+
+// ErrStoreHeld says that another daemon works on the same state.
+var ErrStoreHeld = errors.New("held by another daemon")
+
+var (
+	bucketMeta      = []byte("meta")      // "schema" → uint64, "defaultMode" → text
+	bucketWorkloads = []byte("workloads") // id → StoredWorkload
+	bucketPolicies  = []byte("policies")  // "kind/namespace/name" → StoredPolicy, those of the API
+	bucketModes     = []byte("modes")     // "namespace/name" of a service → mode
+	bucketEdges     = []byte("edges")     // "graph" → snapshot of the flow graph
+	bucketBaseline  = []byte("baseline")  // "baseline" → snapshot of the baseline
+
+	keySchema      = []byte("schema")
+	keyDefaultMode = []byte("defaultMode")
+	keyGraph       = []byte("graph")
+	keyBaseline    = []byte("baseline")
+)
+
+// Store is the daemon's state on disk: one bbolt file, one process, one writer at a time. Every
+// write is one transaction, on disk when the call returns; a failed one leaves what was there.
+type Store struct {
+	db *bbolt.DB
+}
+
+// StoredWorkload is what a later daemon needs to take a workload over.
+type StoredWorkload struct {
+	ID         string            `json:"id"`
+	Namespace  string            `json:"namespace"`
+	Name       string            `json:"name"`
+	Labels     identity.Labels   `json:"labels,omitempty"` // of the request only; the inventory is read anew
+	NetNS      string            `json:"netns"`
+	Cookie     uint64            `json:"cookie"`
+	Interfaces []StoredInterface `json:"interfaces"`
+	Resolvers  []netip.Addr      `json:"resolvers,omitempty"`
+	Gateways   []netip.Addr      `json:"gateways,omitempty"`
+	Since      time.Time         `json:"since"`
+	StartSeen  bool              `json:"startSeen"`
+}
+
+// StoredInterface is one interface of a StoredWorkload.
+type StoredInterface struct {
+	Name      string       `json:"name"`
+	Host      string       `json:"host,omitempty"`
+	HostIndex int          `json:"hostIndex,omitempty"`
+	MAC       string       `json:"mac"`
+	Addrs     []netip.Addr `json:"addrs"`
+}
+
+// StoredPolicy is one policy that came by the API.
+type StoredPolicy struct {
+	File    string    `json:"file"` // for messages
+	Text    string    `json:"text"`
+	Applied time.Time `json:"applied"`
+}
+
+// OpenStore opens or creates the store in the folder. Errors: ErrStoreHeld, a schema from the
+// future, or the file system's.
+func OpenStore(dir string) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "state.db")
+	db, err := bbolt.Open(file, 0o600, &bbolt.Options{Timeout: lockWait})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, fmt.Errorf("open %s: %w; stop it, or give this one another stateDir", file, ErrStoreHeld)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", file, err)
+	}
+	s := &Store{db: db}
+	if err := s.migrate(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", file, err), db.Close())
+	}
+	return s, nil
+}
+
+// migrate makes the buckets and brings the schema up to date. A store that is current is not
+// written to, so that a full disk does not keep a daemon from starting.
+func (s *Store) migrate() error {
+	current := false
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		if meta == nil {
+			return nil
+		}
+		raw := meta.Get(keySchema)
+		if len(raw) != 8 {
+			return fmt.Errorf("schema of %d bytes, want 8; the file is not ours", len(raw))
+		}
+		if v := binary.BigEndian.Uint64(raw); v > schema {
+			return fmt.Errorf("schema %d, this program knows %d; use the newer bulkheadd", v, schema)
+		}
+		current = true
+		return nil
+	})
+	if err != nil || current {
+		return err
+	}
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{bucketMeta, bucketWorkloads, bucketPolicies, bucketModes, bucketEdges, bucketBaseline} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		return tx.Bucket(bucketMeta).Put(keySchema, binary.BigEndian.AppendUint64(nil, schema))
+	})
+}
+
+// Close waits for the transaction under way and lets go of the file.
+func (s *Store) Close() error { return s.db.Close() }
+
+// PutWorkload writes or overwrites a workload.
+func (s *Store) PutWorkload(w StoredWorkload) error {
+	return s.update("workload "+w.ID, func(tx *bbolt.Tx) error {
+		return putJSON(tx.Bucket(bucketWorkloads), w.ID, w)
+	})
+}
+
+// DeleteWorkloads forgets workloads; ids that are not there are no error.
+func (s *Store) DeleteWorkloads(ids ...string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	return s.update("forget workloads", func(tx *bbolt.Tx) error {
+		for _, id := range ids {
+			if err := tx.Bucket(bucketWorkloads).Delete([]byte(id)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Workloads gives every stored workload, sorted by id. One that does not decode costs itself only
+// and is told of in the error.
+func (s *Store) Workloads() ([]StoredWorkload, error) {
+	var out []StoredWorkload
+	err := eachJSON(s.db, bucketWorkloads, func(_ string, w StoredWorkload) { out = append(out, w) })
+	return out, err
+}
+
+// Change is what one call changes: policies and modes go together or not at all.
+type Change struct {
+	Put         map[string]StoredPolicy // key "kind/namespace/name"
+	Delete      []string
+	Modes       map[string]policy.Mode // service → mode
+	ClearModes  bool                   // forget every service's own mode first
+	DefaultMode *policy.Mode
+}
+
+// Commit writes a change in one transaction.
+func (s *Store) Commit(c Change) error {
+	return s.update("policies", func(tx *bbolt.Tx) error {
+		policies := tx.Bucket(bucketPolicies)
+		for _, key := range c.Delete {
+			if err := policies.Delete([]byte(key)); err != nil {
+				return err
+			}
+		}
+		for key, p := range c.Put {
+			if err := putJSON(policies, key, p); err != nil {
+				return err
+			}
+		}
+		if c.ClearModes {
+			if err := tx.DeleteBucket(bucketModes); err != nil {
+				return err
+			}
+			if _, err := tx.CreateBucket(bucketModes); err != nil {
+				return err
+			}
+		}
+		for service, mode := range c.Modes {
+			if err := tx.Bucket(bucketModes).Put([]byte(service), []byte(mode.String())); err != nil {
+				return err
+			}
+		}
+		if c.DefaultMode != nil {
+			return tx.Bucket(bucketMeta).Put(keyDefaultMode, []byte(c.DefaultMode.String()))
+		}
+		return nil
+	})
+}
+
+// Policies gives the policies of the API by key.
+func (s *Store) Policies() (map[string]StoredPolicy, error) {
+	out := map[string]StoredPolicy{}
+	err := eachJSON(s.db, bucketPolicies, func(key string, p StoredPolicy) { out[key] = p })
+	return out, err
+}
+
+// Modes gives each service's own mode, and the default if one was ever set by the API.
+func (s *Store) Modes() (map[string]policy.Mode, *policy.Mode, error) {
+	out := map[string]policy.Mode{}
+	var standard *policy.Mode
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		if raw := tx.Bucket(bucketMeta).Get(keyDefaultMode); raw != nil {
+			mode, err := policy.ParseMode(string(raw))
+			if err != nil {
+				return fmt.Errorf("default mode: %w", err)
+			}
+			standard = &mode
+		}
+		return tx.Bucket(bucketModes).ForEach(func(k, v []byte) error {
+			mode, err := policy.ParseMode(string(v))
+			if err != nil {
+				return fmt.Errorf("mode of %s: %w", k, err)
+			}
+			out[string(k)] = mode
+			return nil
+		})
+	})
+	return out, standard, err
+}
+
+// PutLearned writes what was learned: snapshots of graph and baseline.
+func (s *Store) PutLearned(graph, baseline []byte) error {
+	return s.update("edges", func(tx *bbolt.Tx) error {
+		if err := tx.Bucket(bucketEdges).Put(keyGraph, graph); err != nil {
+			return err
+		}
+		return tx.Bucket(bucketBaseline).Put(keyBaseline, baseline)
+	})
+}
+
+// Learned gives the snapshots of PutLearned, nil where there was none.
+func (s *Store) Learned() (graph, baseline []byte, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		// The bytes belong to the transaction; a copy outlives it.
+		graph = append(graph, tx.Bucket(bucketEdges).Get(keyGraph)...)
+		baseline = append(baseline, tx.Bucket(bucketBaseline).Get(keyBaseline)...)
+		return nil
+	})
+	return graph, baseline, err
+}
+
+// update runs one write transaction. bbolt holds one writer at a time; the others wait.
+func (s *Store) update(what string, f func(*bbolt.Tx) error) error {
+	if err := s.db.Update(f); err != nil {
+		return fmt.Errorf("store %s in %s: %w; nothing was changed", what, s.db.Path(), err)
+	}
+	return nil
+}
+
+func putJSON(b *bbolt.Bucket, key string, v any) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return b.Put([]byte(key), raw)
+}
+
+func eachJSON[T any](db *bbolt.DB, bucket []byte, f func(key string, v T)) error {
+	var bad []error
+	err := db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucket).ForEach(func(k, raw []byte) error {
+			var v T
+			if err := json.Unmarshal(raw, &v); err != nil {
+				bad = append(bad, fmt.Errorf("%s %q: %w", bucket, k, err))
+				return nil
+			}
+			f(string(k), v)
+			return nil
+		})
+	})
+	return errors.Join(append(bad, err)...)
+}
