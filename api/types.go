@@ -14,13 +14,13 @@ const (
 	PathStatus    = "/v1/status"    // GET Status
 	PathWorkloads = "/v1/workloads" // GET []Workload
 	PathRules     = "/v1/rules"     // GET ?workload=ID|ns/name: text/plain nft syntax, addresses named; ?guard=true too
-	PathFlows     = "/v1/flows"     // GET []Flow, newest last; ?follow, ?service, ?verdict, ?limit
+	PathFlows     = "/v1/flows"     // GET []Flow, newest last; ?follow, ?service, ?verdict, ?limit (FlowQuery)
 	PathGraph     = "/v1/graph"     // GET Graph
 	PathPolicies  = "/v1/policies"  // GET []Policy; POST ApplyRequest: ApplyResult; DELETE ?kind=&namespace=&name=
 	PathGenerate  = "/v1/generate"  // GET ?namespace=&service=&format=native|kubernetes: text/yaml
 	PathPreview   = "/v1/preview"   // POST ApplyRequest: Preview, nothing changes
 	PathModes     = "/v1/modes"     // GET []ServiceMode; PUT ServiceMode (Service "*": all services and the default)
-	PathAlerts    = "/v1/alerts"    // GET []alert.Alert as JSON; ?follow, ?kind, ?limit
+	PathAlerts    = "/v1/alerts"    // GET []alert.Alert as JSON (raw here: the plugin must not link alert); ?follow, ?kind, ?limit
 	PathExplain   = "/v1/explain"   // POST ExplainRequest: Explanation
 	PathCNI       = "/v1/cni"       // POST CNIRequest; 204, or Error
 )
@@ -28,7 +28,7 @@ const (
 // Error is the body of every answer that is not 2xx.
 type Error struct {
 	Status  int    `json:"-"`
-	Code    string `json:"code"`              // "bad-request", "not-found", "conflict", "denied", "not-ready", "internal"
+	Code    string `json:"code"`              // one of the constants in errors.go
 	Message string `json:"message"`           // a sentence with file:line:column where there is one
 	Details string `json:"details,omitempty"` // the cause
 }
@@ -138,6 +138,13 @@ type Flow struct {
 	Event     string    `json:"event"` // birth, denied, spoof, raw
 }
 
+// FlowQuery narrows flows down. The zero value asks for all that the daemon remembers.
+type FlowQuery struct {
+	Service string // flows with this service at either end
+	Verdict string // allow, alert or deny
+	Limit   int    // the newest so many; 0 is the daemon's default. When following: how many past ones come first
+}
+
 // Graph is the service graph.
 type Graph struct {
 	Nodes []GraphNode `json:"nodes"`
@@ -191,6 +198,10 @@ type ApplyRequest struct {
 	Files []File `json:"files"`
 	Prune bool   `json:"prune,omitempty"` // remove policies of source "api" that are not in Files
 	Mode  string `json:"mode,omitempty"`  // set the services that the files select to this mode, in the same step
+
+	// Services, with Mode, are what goes to that mode instead; "*" is all of them. Preview takes
+	// them without Files: which seen edges change their verdict with the mode alone.
+	Services []string `json:"services,omitempty"`
 }
 
 // ApplyResult says what changed.
