@@ -1,6 +1,11 @@
 package identity
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+)
 
 // Backend is one workload behind a virtual address, with its own port.
 type Backend struct {
@@ -20,6 +25,7 @@ type VIPKey struct {
 // one world.
 type View struct {
 	Generation uint64
+	Node       string      // this node's name
 	Workloads  []*Workload // sorted by ID
 	ByAddr     map[netip.Addr]*Workload
 	VIPs       map[VIPKey][]Backend // every port of every Service; sorted by workload ID
@@ -28,4 +34,139 @@ type View struct {
 	Resolvers  []netip.Addr              // resolvers of resolv.conf of all local workloads, sorted
 	Networks   map[string][]netip.Prefix // named networks
 	PodBlocks  []netip.Prefix            // the cluster's pod ranges, may be empty
+
+	derived sync.Once
+	cluster []netip.Prefix
+	world   []netip.Prefix
+	vipKeys []VIPKey
+	spaces  map[string][]*Workload
+	nets    []namedPrefix
+}
+
+type namedPrefix struct {
+	prefix netip.Prefix
+	name   string
+}
+
+// Peer names an address as it is now. The first that fits: a workload with a namespace of its own,
+// this node, a resolver, a Service's address, the named network with the longest prefix, the world.
+// IPv4-mapped addresses are unmapped and zones stripped.
+func (v *View) Peer(addr netip.Addr) Peer {
+	addr = Normal(addr)
+	if w := v.ByAddr[addr]; w != nil {
+		return Peer{Kind: Pod, Addr: addr, Workload: w}
+	}
+	return v.unowned(addr)
+}
+
+// unowned names an address that no workload owns.
+func (v *View) unowned(addr netip.Addr) Peer {
+	if contains(v.NodeAddrs, addr) {
+		return Peer{Kind: Node, Addr: addr}
+	}
+	if contains(v.Resolvers, addr) {
+		return Peer{Kind: Resolver, Addr: addr}
+	}
+	if name, ok := v.VIPNames[addr]; ok {
+		return Peer{Kind: VIP, Addr: addr, Network: name}
+	}
+	v.derive()
+	for _, n := range v.nets { // longest prefix first
+		if n.prefix.Contains(addr) {
+			return Peer{Kind: Network, Addr: addr, Network: n.name}
+		}
+	}
+	return Peer{Kind: World, Addr: addr}
+}
+
+// Backends lists the workloads behind one port of a virtual address, those only that own an
+// address of its family. Nil: not a Service's port, or nobody behind it.
+func (v *View) Backends(key VIPKey) []Backend {
+	key.Addr = Normal(key.Addr)
+	return v.VIPs[key]
+}
+
+// VIPKeys lists every port of every virtual address, sorted.
+func (v *View) VIPKeys() []VIPKey {
+	v.derive()
+	return v.vipKeys
+}
+
+// In lists the workloads of a Kubernetes namespace, sorted by ID.
+func (v *View) In(namespace string) []*Workload {
+	v.derive()
+	return v.spaces[namespace]
+}
+
+// Workload finds a workload by its ID; nil: not known.
+func (v *View) Workload(id string) *Workload {
+	i, ok := slices.BinarySearchFunc(v.Workloads, id, func(w *Workload, id string) int { return strings.Compare(w.ID, id) })
+	if !ok {
+		return nil
+	}
+	return v.Workloads[i]
+}
+
+// Find finds a workload by namespace and name. Where several carry them, the one that runs here
+// comes first, then the one that came last; nil: not known.
+func (v *View) Find(namespace, name string) *Workload {
+	var best *Workload
+	for _, w := range v.In(namespace) {
+		if w.Name == name && (best == nil || better(w, best)) {
+			best = w
+		}
+	}
+	return best
+}
+
+func better(a, b *Workload) bool {
+	if a.Local != b.Local {
+		return a.Local
+	}
+	if a.Source != b.Source {
+		return a.Source > b.Source
+	}
+	return a.Since.After(b.Since)
+}
+
+// derive fills what is computed from the exported fields, once.
+func (v *View) derive() {
+	v.derived.Do(func() {
+		v.spaces = map[string][]*Workload{}
+		for _, w := range v.Workloads {
+			v.spaces[w.Namespace] = append(v.spaces[w.Namespace], w)
+		}
+		for key := range v.VIPs {
+			v.vipKeys = append(v.vipKeys, key)
+		}
+		slices.SortFunc(v.vipKeys, compareVIPs)
+		for name, prefixes := range v.Networks {
+			for _, p := range prefixes {
+				v.nets = append(v.nets, namedPrefix{p, name})
+			}
+		}
+		slices.SortFunc(v.nets, func(a, b namedPrefix) int {
+			if a.prefix.Bits() != b.prefix.Bits() {
+				return b.prefix.Bits() - a.prefix.Bits()
+			}
+			return strings.Compare(a.name, b.name)
+		})
+		v.cluster = clusterBlocks(v)
+		v.world = worldBlocks(v)
+	})
+}
+
+func compareVIPs(a, b VIPKey) int {
+	if c := a.Addr.Compare(b.Addr); c != 0 {
+		return c
+	}
+	if a.Protocol != b.Protocol {
+		return int(a.Protocol) - int(b.Protocol)
+	}
+	return int(a.Port) - int(b.Port)
+}
+
+func contains(sorted []netip.Addr, a netip.Addr) bool {
+	_, ok := slices.BinarySearchFunc(sorted, a, netip.Addr.Compare)
+	return ok
 }
