@@ -127,8 +127,12 @@ func (s *Server) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case err = <-served:
-		err = fmt.Errorf("serve %s: %w", s.cfg.Socket, err)
 		served = nil
+		if errors.Is(err, http.ErrServerClosed) {
+			err = nil // Close did it
+		} else {
+			err = fmt.Errorf("serve %s: %w", s.cfg.Socket, err)
+		}
 	}
 	if closeErr := s.Close(); err == nil {
 		err = closeErr

@@ -44,9 +44,9 @@ func lock(socket string) (*os.File, error) {
 		// The former owner removes the file before it lets go: what we locked may be off the disk.
 		if ours, err := f.Stat(); err == nil {
 			if now, err := os.Stat(path); err == nil && os.SameFile(ours, now) {
-				if err := f.Truncate(0); err == nil {
-					_, err = fmt.Fprintf(f, "%d\n", os.Getpid())
-				}
+				// The pid only serves the message above: a full disk must not keep the daemon down.
+				f.Truncate(0)
+				fmt.Fprintf(f, "%d\n", os.Getpid())
 				return f, nil
 			}
 		}

@@ -79,20 +79,28 @@ func follow[T any](s *Server, ctx context.Context, ew *eventWriter, queue <-chan
 				return err
 			}
 		case err := <-done:
-			for ctx.Err() == nil && len(queue) > 0 {
-				if err := ew.item(<-queue); err != nil {
-					return err
-				}
+			if ctx.Err() != nil {
+				continue // it ended because the reader is slow or gone; the cause says which
 			}
 			if err == nil {
 				err = errStopping
 			}
-			return err
+			return errors.Join(drain(ew, queue), err)
 		case <-s.stopping:
-			return errStopping
+			return errors.Join(drain(ew, queue), errStopping)
 		case <-ctx.Done():
 		}
 	}
+}
+
+// drain writes what is queued now, so that the last items before an end are not lost.
+func drain[T any](ew *eventWriter, queue <-chan T) error {
+	for n := len(queue); n > 0; n-- {
+		if err := ew.item(<-queue); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // eventWriter writes events, each with a deadline of its own: the server's write timeout is for
