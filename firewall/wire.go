@@ -17,9 +17,11 @@ const (
 )
 
 // Log prefixes: the event, as the kernel tells it. "allow", "alert" and "deny" are logged in the
-// namespace, on first sight of (peer, protocol, server port); the packet is the connection's birth,
-// except for "deny" of an unguarded workload, where it may be any segment. "spoof" and "raw" are
-// logged by the guard, with indev the host's end of the veth.
+// namespace, on first sight of (peer, protocol, server port); the packet is the connection's birth.
+// "spoof" and "raw" are logged by the guard, with indev the host's end of the veth; the payload
+// starts at the network header there. An interface without a host's end has its guard inside the
+// namespace on netdev egress: the message comes from the namespace's own group, has outdev instead
+// of indev, and its payload starts at the Ethernet header.
 const (
 	PrefixOutAllow = "bh out allow"
 	PrefixOutAlert = "bh out alert"
@@ -29,6 +31,18 @@ const (
 	PrefixInDeny   = "bh in deny"
 	PrefixSpoof    = "bh spoof"
 	PrefixRaw      = "bh raw"
+)
+
+// Named counters. Overflow counts packets that were judged but not remembered, because a dynamic set
+// was full. Stray counts segments of an unguarded workload that belong to no allowed connection.
+// The guard's: Spoofed and Raw count every such frame, also those that the log's rate limit kept
+// quiet; Late counts resets of connections that lost their right, which the kernel sends by itself.
+const (
+	CounterOverflow = "overflow" // table TableName
+	CounterStray    = "stray"    // table TableName
+	CounterSpoofed  = "spoofed"  // guard
+	CounterRaw      = "raw"      // guard
+	CounterLate     = "late"     // guard
 )
 
 // Bounds of the sets that packets fill. A full set is no error: the packet is judged all the same,
@@ -44,8 +58,11 @@ const (
 )
 
 // SeenSet names the dynamic set of connections seen in one direction and family (4 or 6):
-// address of the peer . protocol . server port, each part padded to four bytes, with a counter.
-// The set lives in table [TableName].
+// address of the peer . protocol . server port, each part padded to four bytes, with a counter of
+// births (TCP, SCTP INIT), or of datagrams from client to server. The set lives in table [TableName].
+//
+// For ICMP and ICMPv6 the third part is type × 256 + code. For protocols other than TCP, UDP, SCTP
+// and ICMP it is bytes 2 and 3 after the IP header, whatever they are: it says nothing.
 func SeenSet(dir policy.Direction, family int) string { return dirSet("seen", dir, family) }
 
 // DeniedSet names the dynamic set of connections denied or, in alert mode, alerted: the same key as
