@@ -112,8 +112,7 @@ func (c *caller) connect(ctx context.Context) error {
 		addr = addrs[(c.dials+1)%2]
 	}
 	c.dials++
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, port).String())
+	conn, err := c.p.dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, port).String())
 	if err != nil {
 		return err
 	}

@@ -22,11 +22,13 @@ type Part struct {
 	Name   string     // a service or an external of the graph, "node" for its probes, "world" for the shoppers
 	Report string     // file for its Report; empty: none
 	DNS    netip.Addr // resolver; the zero value is kube-dns's usual address
+	From   netip.Addr // local address of its calls; the zero value leaves it to the kernel
 }
 
 type player struct {
 	graph  *Graph
 	dns    netip.Addr
+	dialer net.Dialer
 	ledger ledger
 }
 
@@ -40,6 +42,9 @@ func Play(ctx context.Context, part Part) error {
 	p := &player{graph: g, dns: part.DNS}
 	if !p.dns.IsValid() {
 		p.dns = DNS[0]
+	}
+	if part.From.IsValid() {
+		p.dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(part.From, 0))
 	}
 	p.ledger.report.Part = part.Name
 	ports, err := g.portsOf(part.Name)

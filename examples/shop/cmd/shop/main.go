@@ -69,6 +69,10 @@ func play(ctx context.Context, args []string) error {
 		part.DNS, err = netip.ParseAddr(s)
 		return err
 	})
+	f.Func("from", "local address of its calls (default: the kernel chooses)", func(s string) (err error) {
+		part.From, err = netip.ParseAddr(s)
+		return err
+	})
 	if len(args) == 0 {
 		return errors.New("play: which part?")
 	}
