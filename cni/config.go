@@ -177,7 +177,7 @@ func (p *keyParser) runtimeConfig(c *Config) {
 		DNS struct{ Servers []string } `json:"dns"`
 	}
 	if err := json.Unmarshal(raw, &rc); err != nil {
-		p.errorf("runtimeConfig: %w", err)
+		p.errs = append(p.errs, misfit("runtimeConfig", err))
 		return
 	}
 	c.RuntimeConfig, c.Resolvers = raw, rc.DNS.Servers
@@ -194,7 +194,7 @@ func (p *keyParser) labels(c *Config) {
 		} `json:"cni"`
 	}
 	if err := json.Unmarshal(raw, &args); err != nil {
-		p.errorf("args: %w", err)
+		p.errs = append(p.errs, misfit("args", err))
 		return
 	}
 	for _, l := range args.CNI.Labels {
@@ -215,7 +215,7 @@ func (p *keyParser) attachments(c *Config) {
 		return // null too: a runtime that forgot its list must not lose all it has
 	}
 	if err := json.Unmarshal(raw, &c.Valid); err != nil {
-		p.errorf("cni.dev/valid-attachments: %w", err)
+		p.errs = append(p.errs, misfit("cni.dev/valid-attachments", err))
 		return
 	}
 	for i, a := range c.Valid {
@@ -239,6 +239,18 @@ func (p *keyParser) unknown() {
 	for _, k := range names {
 		p.errorf("%q: unknown key; ours are %s", k, strings.Join(ownKeys, ", "))
 	}
+}
+
+// misfit says in the words of the configuration, not of our types, what does not fit where.
+func misfit(key string, err error) error {
+	var e *json.UnmarshalTypeError
+	if !errors.As(err, &e) {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	if e.Field != "" {
+		key += "." + e.Field
+	}
+	return fmt.Errorf("%s: a JSON %s does not fit there", key, e.Value)
 }
 
 // short cuts what is quoted in an error.

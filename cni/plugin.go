@@ -60,7 +60,7 @@ func Add(args *skel.CmdArgs) error {
 func letThrough(ctx context.Context, c *Config, req api.CNIRequest, cause error) error {
 	j := Journal{Dir: c.PendingDir}
 	if err := j.Add(Pending{Time: time.Now().UTC(), Cause: cause.Error(), Request: req}); err != nil {
-		return fail(types.ErrTryAgainLater, errors.Join(cause, err),
+		return fail(types.ErrTryAgainLater, fmt.Errorf("%w; %w", cause, err),
 			"%s, and failurePolicy open could not journal the container; try again later", awaySentence(cause, c.Timeout))
 	}
 	err := call(ctx, c, req)
@@ -147,7 +147,7 @@ func Status(args *skel.CmdArgs) error {
 	err := ask(c, request("STATUS", args, c))
 	if c.Open && away(err) {
 		if full := (Journal{Dir: c.PendingDir}).Room(); full != nil {
-			return fail(codeUnavailable, errors.Join(err, full), "%s, and its journal takes no more", awaySentence(err, c.Timeout))
+			return fail(codeUnavailable, fmt.Errorf("%w; %w", err, full), "%s, and its journal takes no more", awaySentence(err, c.Timeout))
 		}
 		return nil
 	}
