@@ -104,7 +104,15 @@ func (g *Graph) Observe(r Record, client, server identity.Peer, backends []ident
 	if len(backends) > 0 {
 		return g.observeVIP(&r, key, client, server, backends)
 	}
-	return g.foldLocked(&r, key, client, server, Dialled{})
+	var via Dialled
+	if server.Kind == identity.VIP {
+		via = dialled(&r, server)
+	}
+	return g.foldLocked(&r, key, client, server, via)
+}
+
+func dialled(r *Record, server identity.Peer) Dialled {
+	return Dialled{Name: server.Network, Key: identity.VIPKey{Addr: r.Server, Protocol: r.Protocol, Port: r.Port}}
 }
 
 // sided says whether a record tells both ends, the direction, and the port if there must be one.
@@ -118,7 +126,7 @@ func sided(r *Record) bool {
 // service and the backend's port. Which of several the connection went to is not known here, and
 // policy must allow all of them (ARCHITECTURE 9), so each gets its edge.
 func (g *Graph) observeVIP(r *Record, key Key, client, server identity.Peer, backends []identity.Backend) (Sighting, bool) {
-	via := Dialled{Name: server.Network, Key: identity.VIPKey{Addr: r.Server, Protocol: r.Protocol, Port: r.Port}}
+	via := dialled(r, server)
 	var first Sighting
 	ok, n := false, 0
 	for i, b := range backends {

@@ -44,11 +44,16 @@ func Reviews(edges []Edge) map[Key]string {
 
 func reviewAddr(server End) string {
 	switch a := server.Addr; {
-	case server.Kind != identity.World || !a.IsValid():
-	case metadata[a]:
+	case IsMetadata(server):
 		return "metadata address of a cloud: it hands out credentials to whoever asks"
+	case server.Kind != identity.World || !a.IsValid():
 	case a.IsLinkLocalUnicast():
 		return "link-local address that no resolver or node of ours has"
 	}
 	return ""
+}
+
+// IsMetadata says that an end is a cloud's metadata server, named so or not.
+func IsMetadata(e End) bool {
+	return e.Kind == identity.Network && e.Name == identity.MetadataNetwork || e.Kind == identity.World && metadata[e.Addr]
 }

@@ -1,0 +1,93 @@
+package alert
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// Ring keeps the last alerts in memory and hands new ones to those who follow. A follower who is
+// too slow misses alerts, which it can see; it never holds up the others.
+type Ring struct {
+	mu   sync.Mutex
+	buf  []Alert
+	next int // where the next one goes
+	n    int
+	subs map[*Subscription]struct{}
+}
+
+// NewRing makes a ring of the last n alerts.
+func NewRing(n int) *Ring {
+	return &Ring{buf: make([]Alert, max(n, 1)), subs: make(map[*Subscription]struct{})}
+}
+
+// Send is for the dispatcher. It never fails and never blocks.
+func (r *Ring) Send(a Alert) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.buf[r.next] = a
+	r.next = (r.next + 1) % len(r.buf)
+	r.n = min(r.n+1, len(r.buf))
+	for s := range r.subs {
+		select {
+		case s.c <- a:
+		default:
+			s.missed.Add(1)
+		}
+	}
+	return nil
+}
+
+// Last returns the last n alerts for which want is true, oldest first; n ≤ 0 and a nil want mean
+// all.
+func (r *Ring) Last(n int, want func(*Alert) bool) []Alert {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lastLocked(n, want)
+}
+
+func (r *Ring) lastLocked(n int, want func(*Alert) bool) []Alert {
+	var out []Alert
+	for i := 1; i <= r.n && (n <= 0 || len(out) < n); i++ {
+		a := &r.buf[(r.next-i+len(r.buf))%len(r.buf)]
+		if want == nil || want(a) {
+			out = append(out, *a)
+		}
+	}
+	for i, j := 0, len(out)-1; i < j; i, j = i+1, j-1 {
+		out[i], out[j] = out[j], out[i]
+	}
+	return out
+}
+
+// Subscription is one follower.
+type Subscription struct {
+	ring   *Ring
+	c      chan Alert
+	missed atomic.Uint64
+}
+
+// Follow returns the last n alerts (none for n ≤ 0) and a subscription that continues right after
+// them, with room for queue alerts that were not yet read. Close it.
+func (r *Ring) Follow(n, queue int) ([]Alert, *Subscription) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := &Subscription{ring: r, c: make(chan Alert, max(queue, 1))}
+	r.subs[s] = struct{}{}
+	if n <= 0 {
+		return nil, s
+	}
+	return r.lastLocked(n, nil), s
+}
+
+// C delivers alerts. It is never closed: select on it beside what ends the follower.
+func (s *Subscription) C() <-chan Alert { return s.c }
+
+// Missed counts alerts that found the follower's queue full.
+func (s *Subscription) Missed() uint64 { return s.missed.Load() }
+
+// Close ends the subscription.
+func (s *Subscription) Close() {
+	s.ring.mu.Lock()
+	defer s.ring.mu.Unlock()
+	delete(s.ring.subs, s)
+}
