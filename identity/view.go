@@ -41,6 +41,7 @@ type View struct {
 	vipKeys []VIPKey
 	spaces  map[string][]*Workload
 	nets    []namedPrefix
+	hosts   map[string][]netip.Addr // node: its addresses
 }
 
 type namedPrefix struct {
@@ -151,6 +152,7 @@ func (v *View) derive() {
 			}
 			return strings.Compare(a.name, b.name)
 		})
+		v.hosts = hostAddrs(v)
 		v.cluster = clusterBlocks(v)
 		v.world = worldBlocks(v)
 	})
@@ -169,4 +171,37 @@ func compareVIPs(a, b VIPKey) int {
 func contains(sorted []netip.Addr, a netip.Addr) bool {
 	_, ok := slices.BinarySearchFunc(sorted, a, netip.Addr.Compare)
 	return ok
+}
+
+// IsHere says whether a workload runs on the node that this view was made on, as far as is known.
+func (v *View) IsHere(w *Workload) bool { return w.Local || w.Node == "" || w.Node == v.Node }
+
+// NodeOf lists the addresses of the node that a workload runs on, as far as they are known: this
+// node's own, and those of workloads in that node's network namespace. Sorted.
+func (v *View) NodeOf(w *Workload) []netip.Addr {
+	v.derive()
+	node := w.Node
+	if v.IsHere(w) {
+		node = v.Node
+	}
+	return v.hosts[node]
+}
+
+// hostAddrs gathers the addresses of every node from the workloads in its network namespace.
+func hostAddrs(v *View) map[string][]netip.Addr {
+	hosts := map[string][]netip.Addr{v.Node: slices.Clone(v.NodeAddrs)}
+	for _, w := range v.Workloads {
+		if w.HostNetwork && (w.Node != "" || w.Local) {
+			node := w.Node
+			if w.Local {
+				node = v.Node
+			}
+			hosts[node] = append(hosts[node], w.Addrs...)
+		}
+	}
+	for node, addrs := range hosts {
+		slices.SortFunc(addrs, netip.Addr.Compare)
+		hosts[node] = slices.Compact(addrs)
+	}
+	return hosts
 }

@@ -1,0 +1,228 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/bulkhead-firewall/bulkhead/identity"
+)
+
+// checker collects what is wrong in a policy's one form, with the path in the document.
+type checker struct {
+	native bool
+	bad    []problem
+}
+
+func (c *checker) add(path, format string, args ...any) {
+	c.bad = append(c.bad, problem{path, fmt.Sprintf(format, args...)})
+}
+
+// check finds everything that an API server would refuse in the policy, and what has no meaning
+// here. What passes compiles.
+func check(p *Policy) []problem {
+	c := &checker{native: p.Kind == KindPolicy}
+	if p.Kind != KindPolicy && p.Kind != KindNetworkPolicy {
+		c.add("kind", "kind %q: want %s or %s", p.Kind, KindPolicy, KindNetworkPolicy)
+	}
+	if p.Name == "" {
+		c.add("metadata.name", "metadata.name is missing; every policy needs one")
+	} else {
+		c.name("metadata.name", p.Name, validation.IsDNS1123Subdomain(p.Name))
+	}
+	if p.Namespace == "" {
+		c.add("metadata.namespace", "metadata.namespace is empty")
+	} else {
+		c.name("metadata.namespace", p.Namespace, validation.IsDNS1123Label(p.Namespace))
+	}
+	c.selector("spec.podSelector", &p.Spec.PodSelector)
+	for i, t := range p.Spec.PolicyTypes {
+		if t != networkingv1.PolicyTypeIngress && t != networkingv1.PolicyTypeEgress {
+			c.add(fmt.Sprintf("spec.policyTypes[%d]", i), "policy type %q: want Ingress or Egress%s", t, didYouMean(string(t), []string{"Ingress", "Egress"}))
+		}
+	}
+	if len(p.Spec.PolicyTypes) > 2 {
+		c.add("spec.policyTypes", "%d policy types: want at most two, Ingress and Egress", len(p.Spec.PolicyTypes))
+	}
+	for i, r := range p.Spec.Ingress {
+		c.rule(fmt.Sprintf("spec.ingress[%d]", i), "from", r)
+	}
+	for i, r := range p.Spec.Egress {
+		c.rule(fmt.Sprintf("spec.egress[%d]", i), "to", r)
+	}
+	return c.bad
+}
+
+func (c *checker) name(path, name string, messages []string) {
+	if len(messages) > 0 {
+		c.add(path, "%s %q: %s", path, name, messages[0])
+	}
+}
+
+func (c *checker) rule(path, peers string, r Rule) {
+	for i, p := range r.Peers {
+		c.peer(fmt.Sprintf("%s.%s[%d]", path, peers, i), p)
+	}
+	for i, p := range r.Ports {
+		c.port(fmt.Sprintf("%s.ports[%d]", path, i), p)
+	}
+}
+
+// peer: "ipBlock defines policy on a particular IPBlock. If this field is set then neither of the
+// other fields can be."
+func (c *checker) peer(path string, p Peer) {
+	forms := "podSelector, namespaceSelector or ipBlock"
+	if c.native {
+		forms = "podSelector, namespaceSelector, ipBlock or network"
+	}
+	selects := p.PodSelector != nil || p.NamespaceSelector != nil
+	switch {
+	case !selects && p.IPBlock == nil && p.Network == "":
+		c.add(path, "the peer is empty; want %s (for everybody leave the list of peers out)", forms)
+	case p.IPBlock != nil && selects:
+		c.add(path+".ipBlock", "ipBlock beside a selector: a peer is one or the other; make them two list items")
+	case p.Network != "" && (selects || p.IPBlock != nil):
+		c.add(path+".network", "network beside a selector or ipBlock: a peer is one of them; make them two list items")
+	case p.Network != "" && !c.native:
+		c.add(path+".network", "network: only a %s of %s has it", KindPolicy, NativeVersion)
+	}
+	if p.PodSelector != nil {
+		c.selector(path+".podSelector", p.PodSelector)
+	}
+	if p.NamespaceSelector != nil {
+		c.selector(path+".namespaceSelector", p.NamespaceSelector)
+	}
+	if p.Network != "" {
+		c.name(path+".network", p.Network, validation.IsDNS1123Label(p.Network))
+	}
+	if p.IPBlock != nil {
+		c.block(path+".ipBlock", p.IPBlock)
+	}
+}
+
+func (c *checker) block(path string, b *networkingv1.IPBlock) {
+	cidr, err := parseCIDR(b.CIDR)
+	if err != nil {
+		c.add(path+".cidr", "%s", err)
+	}
+	for i, text := range b.Except {
+		at := fmt.Sprintf("%s.except[%d]", path, i)
+		except, wrong := parseCIDR(text)
+		switch {
+		case wrong != nil:
+			c.add(at, "%s", wrong)
+		case err != nil:
+		case !cidr.Contains(except.Addr()) || except.Bits() <= cidr.Bits():
+			// "Except values will be rejected if they are outside the cidr range"
+			c.add(at, "except %s: must be a smaller block inside of %s", text, b.CIDR)
+		}
+	}
+}
+
+// parseCIDR reads a block. Bits behind the prefix are accepted and mean its network, as API servers
+// did before they refused them in new objects.
+func parseCIDR(text string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(text)
+	switch {
+	case err != nil:
+		why := strings.TrimPrefix(err.Error(), fmt.Sprintf("netip.ParsePrefix(%q): ", text))
+		if i := strings.LastIndex(why, "): "); i >= 0 { // the address's own error is nested
+			why = why[i+3:]
+		}
+		return p, fmt.Errorf("CIDR %q: %s; want for example 10.0.0.0/8 or fd00::/64", text, why)
+	case p.Addr().Is4In6():
+		return p, fmt.Errorf("CIDR %q: IPv4 in IPv6; write the IPv4 block", text)
+	}
+	return p.Masked(), nil
+}
+
+func (c *checker) port(path string, p Port) {
+	low, high := int32(1), int32(65535)
+	what := "port"
+	if p.Protocol.IsICMP() {
+		low, high, what = 0, 255, p.Protocol.String()+" type"
+		if !c.native {
+			c.add(path+".protocol", "protocol %s: only a %s of %s has it", p.Protocol, KindPolicy, NativeVersion)
+		}
+	} else if p.Protocol != identity.AnyProtocol && !p.Protocol.HasPorts() {
+		c.add(path+".protocol", "protocol %s: want TCP, UDP, SCTP, ICMP or ICMPv6", p.Protocol)
+	}
+	named := false
+	switch {
+	case p.Port == nil:
+	case p.Port.Type == intstr.String && p.Protocol.IsICMP():
+		c.add(path+".port", "%s %q: want a number from 0 to 255", what, p.Port.StrVal)
+		named = true
+	case p.Port.Type == intstr.String:
+		named = true
+		if m := validation.IsValidPortName(p.Port.StrVal); len(m) > 0 {
+			c.add(path+".port", "port name %q: %s", p.Port.StrVal, m[0])
+		}
+	case p.Port.IntVal < low || p.Port.IntVal > high:
+		c.add(path+".port", "%s %d: out of range %d-%d", what, p.Port.IntVal, low, high)
+	}
+	if p.EndPort == nil {
+		return
+	}
+	// "This field cannot be defined if the port field is not defined or if the port field is
+	// defined as a named (string) port. The endPort must be equal or greater than port."
+	switch {
+	case p.Port == nil:
+		c.add(path+".endPort", "endPort %d without port: a range needs its first port", *p.EndPort)
+	case named:
+		c.add(path+".endPort", "endPort %d beside a port's name: a range needs a number in port", *p.EndPort)
+	case *p.EndPort < low || *p.EndPort > high:
+		c.add(path+".endPort", "endPort %d: out of range %d-%d", *p.EndPort, low, high)
+	case *p.EndPort < p.Port.IntVal:
+		c.add(path+".endPort", "endPort %d: below port %d", *p.EndPort, p.Port.IntVal)
+	}
+}
+
+// selector holds label selectors to what the API server accepts
+// (k8s.io/apimachinery/pkg/apis/meta/v1/validation).
+func (c *checker) selector(path string, s *metav1.LabelSelector) {
+	for _, key := range sortedKeys(s.MatchLabels) {
+		at := fmt.Sprintf("%s.matchLabels[%s]", path, key)
+		if m := validation.IsQualifiedName(key); len(m) > 0 {
+			c.add(at, "label %q: %s", key, m[0])
+		}
+		if m := validation.IsValidLabelValue(s.MatchLabels[key]); len(m) > 0 {
+			c.add(at, "value %q of label %q: %s", s.MatchLabels[key], key, m[0])
+		}
+	}
+	operators := []string{"In", "NotIn", "Exists", "DoesNotExist"}
+	for i, e := range s.MatchExpressions {
+		at := fmt.Sprintf("%s.matchExpressions[%d]", path, i)
+		if m := validation.IsQualifiedName(e.Key); len(m) > 0 {
+			c.add(at+".key", "label %q: %s", e.Key, m[0])
+		}
+		switch op := string(e.Operator); {
+		case !slices.Contains(operators, op):
+			c.add(at+".operator", "operator %q: want one of %s%s", op, list(operators), didYouMean(op, operators))
+		case (op == "In" || op == "NotIn") && len(e.Values) == 0:
+			c.add(at+".values", "operator %s needs at least one value", op)
+		case (op == "Exists" || op == "DoesNotExist") && len(e.Values) > 0:
+			c.add(at+".values", "operator %s takes no values", op)
+		}
+		for j, v := range e.Values {
+			if m := validation.IsValidLabelValue(v); len(m) > 0 {
+				c.add(fmt.Sprintf("%s.values[%d]", at, j), "value %q of label %q: %s", v, e.Key, m[0])
+			}
+		}
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,280 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/bulkhead-firewall/bulkhead/identity"
+)
+
+// Entries compiles what policies say of one workload to what its namespace must hold, against the
+// workloads, Services and blocks of the view. It agrees with [Set.Evaluate] for every address,
+// protocol and port; the built-in rules are part of it, but for a workload's traffic with itself,
+// which no namespace judges.
+func (s *Set) Entries(v *identity.View, w *identity.Workload) Sides {
+	return Sides{Egress: s.entries(v, w, Egress), Ingress: s.entries(v, w, Ingress)}
+}
+
+func (s *Set) entries(v *identity.View, w *identity.Workload, d Direction) Side {
+	policies := s.selecting(w, d)
+	if len(policies) == 0 {
+		return Side{}
+	}
+	b := &builder{view: v, subject: w, dir: d}
+	b.builtIn()
+	for _, c := range policies {
+		h := c.half(d)
+		for i := range h.rules {
+			b.rule(&h.rules[i])
+		}
+	}
+	if d == Egress {
+		b.virtual(side{dir: d, policies: policies})
+	}
+	return Side{Isolated: true, Entries: compact(b.raw)}
+}
+
+// piece is an entry as a rule gives it, before the pieces of all rules are made disjoint.
+type piece struct {
+	Entry
+	how manner
+}
+
+// builder gathers one side's pieces.
+type builder struct {
+	view    *identity.View
+	subject *identity.Workload
+	dir     Direction
+	raw     []piece
+}
+
+func (b *builder) add(p netip.Prefix, ports ports, rule string, how manner) {
+	if !sameFamily(ports.protocol, p.Addr()) {
+		return
+	}
+	e := Entry{Peer: p, Protocol: ports.protocol, Port: ports.low, EndPort: ports.high, Rule: rule}
+	if e.Protocol == identity.AnyProtocol {
+		e.Port, e.EndPort = 0, 0
+	}
+	b.raw = append(b.raw, piece{e, how})
+}
+
+// everyPort is what a rule without ports allows.
+var everyPort = ports{protocol: identity.AnyProtocol}
+
+func (b *builder) builtIn() {
+	if b.dir == Ingress {
+		for _, a := range b.view.NodeOf(b.subject) {
+			b.add(identity.Single(a), everyPort, BuiltInNode, byName)
+		}
+		return
+	}
+	for _, a := range b.view.Resolvers {
+		for _, p := range []identity.Protocol{identity.TCP, identity.UDP} {
+			b.add(identity.Single(a), ports{protocol: p, low: dnsPort, high: dnsPort}, BuiltInDNS, byName)
+		}
+	}
+}
+
+// rule adds what one rule allows: its peers, each with its ports.
+func (b *builder) rule(r *rule) {
+	if len(r.peers) == 0 {
+		b.blocks(identity.Everything, r)
+		return
+	}
+	for i := range r.peers {
+		b.peer(&r.peers[i], r)
+	}
+}
+
+func (b *builder) peer(p *peer, r *rule) {
+	switch {
+	case p.selects && p.wholeCluster():
+		b.blocks(b.view.Cluster(), r)
+		b.pods(p, r)
+	case p.selects:
+		b.pods(p, r)
+	case p.network != "":
+		b.network(p.network, r)
+	default:
+		b.blocks(p.pieces, r)
+	}
+}
+
+func (b *builder) network(name string, r *rule) {
+	switch name {
+	case NetworkNode:
+		b.addresses(b.view.NodeOf(b.subject), r)
+	case NetworkDNS:
+		b.addresses(b.view.Resolvers, r)
+	case NetworkCluster:
+		b.blocks(b.view.Cluster(), r)
+		b.pods(&peer{selects: true, spaces: &selector{}}, r)
+	case NetworkWorld:
+		b.blocks(b.view.World(), r)
+	default:
+		b.blocks(b.view.Networks[name], r)
+	}
+}
+
+// pods adds every known workload that the peer selects.
+func (b *builder) pods(p *peer, r *rule) {
+	candidates := b.view.Workloads
+	if p.spaces == nil {
+		candidates = b.view.In(p.own)
+	}
+	for _, w := range candidates {
+		if len(w.Addrs) > 0 && w != b.subject && w.ID != b.subject.ID && p.selected(w) {
+			for _, a := range w.Addrs {
+				b.single(a, w, r, byName)
+			}
+		}
+	}
+}
+
+// addresses adds addresses that are named rather than written; a workload that owns one counts for
+// named ports.
+func (b *builder) addresses(addrs []netip.Addr, r *rule) {
+	for _, a := range addrs {
+		b.single(a, b.view.ByAddr[a], r, byName)
+	}
+}
+
+// single adds one address with the rule's ports; w owns it, or nobody known (nil).
+func (b *builder) single(a netip.Addr, w *identity.Workload, r *rule, how manner) {
+	p := identity.Single(a)
+	if len(r.ports) == 0 {
+		b.add(p, everyPort, r.name, how)
+	}
+	for _, x := range r.ports {
+		if x.name == "" {
+			b.add(p, x, r.name, how)
+			continue
+		}
+		server := b.subject
+		if b.dir == Egress {
+			server = w
+		}
+		b.namedPort(p, server, x, r, how)
+	}
+}
+
+// namedPort adds the numbers that the server declares under the name.
+func (b *builder) namedPort(p netip.Prefix, server *identity.Workload, x ports, r *rule, how manner) {
+	if server == nil || server.HostNetwork {
+		return
+	}
+	for _, c := range server.Ports {
+		if c.Name == x.name && c.Protocol == x.protocol {
+			b.add(p, ports{protocol: x.protocol, low: c.Port, high: c.Port}, r.name, how)
+		}
+	}
+}
+
+// blocks adds blocks with the rule's ports. At egress a port's name has a number only where a known
+// workload declares it, so it is resolved for every known workload inside of them.
+func (b *builder) blocks(blocks []netip.Prefix, r *rule) {
+	namesAtPeer := false
+	for _, x := range r.ports {
+		namesAtPeer = namesAtPeer || x.name != "" && b.dir == Egress
+	}
+	for _, p := range blocks {
+		if len(r.ports) == 0 {
+			b.add(p, everyPort, r.name, byAddress)
+		}
+		for _, x := range r.ports {
+			switch {
+			case x.name == "":
+				b.add(p, x, r.name, byAddress)
+			case b.dir == Ingress:
+				b.namedPort(p, b.subject, x, r, byAddress)
+			}
+		}
+	}
+	if !namesAtPeer {
+		return
+	}
+	for _, w := range b.view.Workloads {
+		for _, a := range w.Addrs {
+			if w.HostNetwork || w.ID == b.subject.ID || !inBlocks(blocks, a) {
+				continue
+			}
+			for _, x := range r.ports {
+				if x.name != "" {
+					b.namedPort(identity.Single(a), w, x, r, byName)
+				}
+			}
+		}
+	}
+}
+
+// virtual adds the Service addresses that are allowed, and takes the closed ones out of all blocks
+// (see vip.go).
+func (b *builder) virtual(s side) {
+	if len(b.view.VIPs) == 0 {
+		return
+	}
+	have := newLookup(b.raw)
+	var closed []netip.Prefix
+	var allowed []piece
+	for _, key := range b.view.VIPKeys() {
+		backends := b.view.VIPs[key]
+		if len(backends) == 0 || b.view.ByAddr[key.Addr] != nil {
+			continue
+		}
+		rule := b.allBackends(have, key, backends)
+		p := identity.Single(key.Addr)
+		switch {
+		case rule != "":
+			e := Entry{Peer: p, Protocol: key.Protocol, Port: key.Port, EndPort: key.Port,
+				Rule: rule + " (service " + b.view.VIPNames[key.Addr] + ")"}
+			allowed = append(allowed, piece{e, byName})
+		case have.covers(key.Addr, key.Protocol, key.Port, byAddress) != "":
+			closed = append(closed, p)
+		}
+	}
+	if len(closed) > 0 {
+		b.raw = without(b.raw, identity.Union(closed))
+	}
+	b.raw = append(b.raw, allowed...)
+}
+
+// allBackends gives the rule that allows the first workload behind a port when all are allowed,
+// else "".
+func (b *builder) allBackends(have *lookup, key identity.VIPKey, backends []identity.Backend) string {
+	first := ""
+	for _, x := range backends {
+		for _, a := range x.Workload.Addrs {
+			if a.Is4() != key.Addr.Is4() {
+				continue
+			}
+			rule := BuiltInSelf
+			if !slices.Contains(b.subject.Addrs, a) {
+				rule = have.covers(a, key.Protocol, x.Port, 0)
+			}
+			if rule == "" {
+				return ""
+			}
+			if first == "" {
+				first = rule
+			}
+		}
+	}
+	return first
+}
+
+// without takes addresses out of all pieces that rules gave by address.
+func without(raw []piece, holes []netip.Prefix) []piece {
+	var out []piece
+	for _, p := range raw {
+		if p.how != byAddress {
+			out = append(out, p)
+			continue
+		}
+		for _, rest := range identity.Subtract(p.Peer, holes) {
+			p.Peer = rest
+			out = append(out, p)
+		}
+	}
+	return out
+}

@@ -1,0 +1,396 @@
+package policy
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/bulkhead-firewall/bulkhead/identity"
+)
+
+// dice makes random clusters and policies from small vocabularies, so that things often meet.
+type dice struct{ *rand.Rand }
+
+func newDice(t testing.TB) dice {
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("BULKHEAD_SEED"); s != "" {
+		seed, _ = strconv.ParseUint(s, 10, 64)
+	}
+	t.Logf("BULKHEAD_SEED=%d", seed)
+	return dice{rand.New(rand.NewPCG(seed, 7))}
+}
+
+func (d dice) pick(list ...string) string { return list[d.IntN(len(list))] }
+func (d dice) chance(percent int) bool    { return d.IntN(100) < percent }
+
+var names = []string{"a", "b", "c"}
+
+func (d dice) labels() map[string]string {
+	l := map[string]string{}
+	for _, k := range []string{"app", "tier", "x"} {
+		if d.chance(60) {
+			l[k] = d.pick(names...)
+		}
+	}
+	return l
+}
+
+func (d dice) selector() metav1.LabelSelector {
+	s := metav1.LabelSelector{}
+	if d.chance(20) {
+		return s
+	}
+	if d.chance(60) {
+		s.MatchLabels = map[string]string{d.pick("app", "tier", "x"): d.pick(names...)}
+	}
+	for d.chance(30) {
+		e := metav1.LabelSelectorRequirement{Key: d.pick("app", "tier", "x"), Operator: metav1.LabelSelectorOperator(d.pick("In", "NotIn", "Exists", "DoesNotExist"))}
+		if e.Operator == "In" || e.Operator == "NotIn" {
+			e.Values = []string{d.pick(names...), d.pick(names...)}
+		}
+		s.MatchExpressions = append(s.MatchExpressions, e)
+	}
+	return s
+}
+
+// addr4 and addr6 draw from few hosts, so that blocks, pods, nodes and Services meet.
+func (d dice) addr() netip.Addr {
+	switch d.IntN(12) {
+	case 0:
+		return netip.AddrFrom4([4]byte{203, 0, 113, byte(d.IntN(4))})
+	case 1:
+		return netip.AddrFrom4([4]byte{byte(d.IntN(256)), byte(d.IntN(256)), byte(d.IntN(256)), byte(d.IntN(256))})
+	case 2, 3:
+		return netip.AddrFrom4([4]byte{10, 96, 0, byte(d.IntN(8))})
+	case 4, 5, 6:
+		a := netip.MustParseAddr("fd00::").As16()
+		a[7], a[15] = byte(d.IntN(2)), byte(d.IntN(12))
+		return netip.AddrFrom16(a)
+	case 7:
+		a := netip.MustParseAddr("2001:db8::").As16()
+		a[5], a[15] = byte(d.IntN(2)), byte(d.IntN(4))
+		return netip.AddrFrom16(a)
+	}
+	return netip.AddrFrom4([4]byte{10, 0, byte(d.IntN(2)), byte(d.IntN(12))})
+}
+
+func (d dice) block() *networkingv1.IPBlock {
+	a := d.addr()
+	bits := []int{0, 8, 16, 23, 24, 26, 28, 30, 31, 32}[d.IntN(10)]
+	if a.Is6() {
+		bits = []int{0, 16, 48, 63, 64, 112, 124, 126, 127, 128}[d.IntN(10)]
+	}
+	p := netip.PrefixFrom(a, bits).Masked()
+	b := &networkingv1.IPBlock{CIDR: p.String()}
+	for d.chance(40) {
+		for range 20 {
+			e := netip.PrefixFrom(d.addr(), min(a.BitLen(), bits+1+d.IntN(12)))
+			if e.Addr().Is4() == a.Is4() && p.Contains(e.Addr()) && e.Bits() > bits && e.Bits() <= a.BitLen() {
+				b.Except = append(b.Except, e.Masked().String())
+				break
+			}
+		}
+	}
+	return b
+}
+
+func (d dice) peer(native bool) Peer {
+	if native && d.chance(35) {
+		return Peer{Network: d.pick("world", "node", "dns", "cluster", "metadata", "lab", "nobody")}
+	}
+	if d.chance(45) {
+		return Peer{IPBlock: d.block()}
+	}
+	p := Peer{}
+	if d.chance(60) {
+		s := d.selector()
+		p.PodSelector = &s
+	}
+	if d.chance(40) || p.PodSelector == nil {
+		s := d.selector()
+		p.NamespaceSelector = &s
+	}
+	return p
+}
+
+var portNumbers = []uint16{1, 53, 80, 81, 443, 8080, 8081, 65535}
+
+func (d dice) port(native bool) Port {
+	protocols := []identity.Protocol{identity.TCP, identity.TCP, identity.UDP, identity.SCTP, identity.AnyProtocol}
+	if native {
+		protocols = append(protocols, identity.ICMP, identity.ICMPv6)
+	}
+	p := Port{Protocol: protocols[d.IntN(len(protocols))]}
+	if p.Protocol.IsICMP() {
+		if d.chance(70) {
+			p = PortNumber(p.Protocol, []uint16{0, 8, 128, 255}[d.IntN(4)])
+		}
+		return p
+	}
+	switch d.IntN(6) {
+	case 0:
+		return p
+	case 1:
+		return PortName(p.Protocol, d.pick("http", "dns", "admin"))
+	case 2:
+		p = PortNumber(p.Protocol, portNumbers[d.IntN(len(portNumbers))])
+		end := p.Port.IntVal + int32(d.IntN(int(65536-p.Port.IntVal)))
+		if d.chance(50) {
+			end = min(65535, p.Port.IntVal+int32(d.IntN(4)))
+		}
+		p.EndPort = &end
+		return p
+	}
+	return PortNumber(p.Protocol, portNumbers[d.IntN(len(portNumbers))])
+}
+
+func (d dice) rules(native bool) []Rule {
+	var out []Rule
+	for range d.IntN(4) {
+		r := Rule{}
+		for d.chance(65) && len(r.Peers) < 4 {
+			r.Peers = append(r.Peers, d.peer(native))
+		}
+		for d.chance(55) && len(r.Ports) < 4 {
+			r.Ports = append(r.Ports, d.port(native))
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+func (d dice) policy(i int) Policy {
+	native := d.chance(50)
+	p := Policy{Kind: KindNetworkPolicy, Namespace: d.pick(names...), Name: "p" + strconv.Itoa(i)}
+	if native {
+		p.Kind = KindPolicy
+	}
+	p.Spec.PodSelector = d.selector()
+	p.Spec.PolicyTypes = [][]networkingv1.PolicyType{nil, {"Ingress"}, {"Egress"}, {"Ingress", "Egress"}}[d.IntN(4)]
+	p.Spec.Ingress, p.Spec.Egress = d.rules(native), d.rules(native)
+	return p
+}
+
+func (d dice) set(t testing.TB) *Set {
+	var list []Policy
+	for i := range 1 + d.IntN(6) {
+		list = append(list, d.policy(i))
+	}
+	s, err := NewSet(list...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (d dice) ports() []identity.ContainerPort {
+	var out []identity.ContainerPort
+	for _, n := range []string{"http", "dns", "admin"} {
+		if d.chance(50) {
+			proto := []identity.Protocol{identity.TCP, identity.UDP, identity.SCTP}[d.IntN(3)]
+			out = append(out, identity.ContainerPort{Name: n, Protocol: proto, Port: portNumbers[d.IntN(len(portNumbers))]})
+		}
+	}
+	return out
+}
+
+func (d dice) cluster() *identity.View {
+	ix := identity.NewIndex("n1")
+	spaces := map[string]identity.Labels{}
+	for _, n := range names {
+		spaces[n] = d.labels()
+	}
+	ix.SetNamespaceLabels(spaces)
+	for i := range 3 + d.IntN(12) {
+		w := identity.Workload{
+			ID: fmt.Sprintf("w%02d", i), Namespace: d.pick(names...), Name: fmt.Sprintf("pod%d", i), Labels: d.labels(),
+			Ports: d.ports(), Node: d.pick("n1", "n2", ""), HostNetwork: d.chance(12), Source: identity.SourceInventory,
+		}
+		w.Local = w.Node == "n1"
+		for range 1 + d.IntN(2) {
+			w.Addrs = append(w.Addrs, d.addr())
+		}
+		ix.Upsert(w)
+	}
+	ix.SetNode(d.addrs(3))
+	ix.SetResolvers(d.addrs(2))
+	ix.SetNetworks(map[string][]netip.Prefix{"lab": {netip.PrefixFrom(d.addr(), 30), netip.PrefixFrom(d.addr(), 20)}})
+	if d.chance(40) {
+		ix.SetPodBlocks([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("fd00::/64")})
+	}
+	var services []identity.KubeService
+	for i := range d.IntN(6) {
+		s := identity.KubeService{Namespace: d.pick(names...), Name: "s" + strconv.Itoa(i), Addrs: d.addrs(2)}
+		if d.chance(85) {
+			s.Selector = identity.Labels{d.pick("app", "tier", "x"): d.pick(names...)}
+		}
+		for range 1 + d.IntN(3) {
+			p := identity.ServicePort{
+				Protocol: []identity.Protocol{identity.TCP, identity.UDP, identity.SCTP}[d.IntN(3)],
+				Port:     portNumbers[d.IntN(len(portNumbers))], Target: portNumbers[d.IntN(len(portNumbers))],
+			}
+			if d.chance(30) {
+				p.Target, p.TargetName = 0, d.pick("http", "dns", "admin")
+			}
+			s.Ports = append(s.Ports, p)
+		}
+		services = append(services, s)
+	}
+	ix.SetServices(services)
+	return ix.View()
+}
+
+func (d dice) addrs(n int) []netip.Addr {
+	var out []netip.Addr
+	for range d.IntN(n + 1) {
+		out = append(out, d.addr())
+	}
+	return out
+}
+
+// allows is the obvious reading of a side's entries.
+func allows(s Side, a netip.Addr, p identity.Protocol, port uint16) bool {
+	if !s.Isolated {
+		return true
+	}
+	for _, e := range s.Entries {
+		if e.Peer.Contains(a) && (e.Protocol == identity.AnyProtocol || e.Protocol == p && e.Port <= port && port <= e.EndPort) {
+			return true
+		}
+	}
+	return false
+}
+
+// TestEntriesAgreeWithEvaluate holds the two readings of the same policies against each other.
+func TestEntriesAgreeWithEvaluate(t *testing.T) {
+	d := newDice(t)
+	compared, allowed := 0, 0
+	for range 400 {
+		s, v := d.set(t), d.cluster()
+		var probes []netip.Addr
+		for a := range v.ByAddr {
+			probes = append(probes, a)
+		}
+		for a := range v.VIPNames {
+			probes = append(probes, a)
+		}
+		probes = append(probes, v.NodeAddrs...)
+		probes = append(probes, v.Resolvers...)
+		for range 25 {
+			probes = append(probes, d.addr())
+		}
+		for _, w := range v.Workloads {
+			if len(w.Addrs) == 0 || w.HostNetwork {
+				continue
+			}
+			sides := s.Entries(v, w)
+			wellFormed(t, sides.Egress)
+			wellFormed(t, sides.Ingress)
+			for _, a := range probes {
+				if v.ByAddr[a] == w {
+					continue // its own traffic is never judged
+				}
+				for range 6 {
+					compared++
+					p, port := d.question(a)
+					if compare(t, s, v, w, sides, a, p, port) {
+						allowed++
+					}
+				}
+				if t.Failed() {
+					t.FailNow()
+				}
+			}
+			for _, key := range v.VIPKeys() {
+				if v.ByAddr[key.Addr] == w {
+					continue
+				}
+				compared++
+				compare(t, s, v, w, sides, key.Addr, key.Protocol, key.Port)
+			}
+		}
+	}
+	t.Logf("%d comparisons, %d allowed on a side or both", compared, allowed)
+}
+
+func (d dice) question(a netip.Addr) (identity.Protocol, uint16) {
+	switch d.IntN(8) {
+	case 0:
+		if a.Is6() {
+			return identity.ICMPv6, []uint16{0, 8, 128, 255}[d.IntN(4)]
+		}
+		return identity.ICMP, []uint16{0, 8, 128, 255}[d.IntN(4)]
+	case 1:
+		return identity.Protocol(47), 0 // GRE
+	}
+	p := []identity.Protocol{identity.TCP, identity.UDP, identity.SCTP}[d.IntN(3)]
+	if d.chance(20) {
+		return p, uint16(d.IntN(65536))
+	}
+	return p, portNumbers[d.IntN(len(portNumbers))]
+}
+
+func compare(t *testing.T, s *Set, v *identity.View, w *identity.Workload, sides Sides, a netip.Addr, p identity.Protocol, port uint16) bool {
+	t.Helper()
+	own := identity.Peer{Kind: identity.Pod, Addr: w.Addrs[0], Workload: w}
+	other := v.Peer(a)
+	out := s.Evaluate(v, Connection{Client: own, Server: other, Protocol: p, Port: port}).Egress
+	in := s.Evaluate(v, Connection{Client: other, Server: own, Protocol: p, Port: port}).Ingress
+	if got := allows(sides.Egress, a, p, port); got != (out.Verdict == Allow) || out.Isolated != sides.Egress.Isolated {
+		t.Errorf("egress %s/%s to %s (%s) %s/%d: entries allow: %v; evaluate: %s: %s\n%s", w.Namespace, w.Name, other, a, p, port, got, out.Verdict, out.Reason, dump(sides.Egress))
+	}
+	if got := allows(sides.Ingress, a, p, port); got != (in.Verdict == Allow) || in.Isolated != sides.Ingress.Isolated {
+		t.Errorf("ingress %s/%s from %s (%s) %s/%d: entries allow: %v; evaluate: %s: %s\n%s", w.Namespace, w.Name, other, a, p, port, got, in.Verdict, in.Reason, dump(sides.Ingress))
+	}
+	return out.Verdict == Allow || in.Verdict == Allow
+}
+
+func dump(s Side) string {
+	out := ""
+	for _, e := range s.Entries {
+		out += fmt.Sprintf("  %s %s %d-%d  %s\n", e.Peer, e.Protocol, e.Port, e.EndPort, e.Rule)
+	}
+	return out
+}
+
+// wellFormed holds a side to what Entry promises.
+func wellFormed(t *testing.T, s Side) {
+	t.Helper()
+	for i, e := range s.Entries {
+		if e.Peer != e.Peer.Masked() || e.Peer.Addr().Is4In6() || e.Rule == "" ||
+			e.Protocol == identity.AnyProtocol && (e.Port != 0 || e.EndPort != 0) || e.Port > e.EndPort {
+			t.Errorf("entry %+v is malformed", e)
+		}
+		if i > 0 && compareEntries(s.Entries[i-1], e) >= 0 {
+			t.Errorf("entries out of order: %+v, %+v", s.Entries[i-1], e)
+		}
+		for _, o := range s.Entries[:i] {
+			if overlap(o, e) && (!o.Exact() && !e.Exact() || covered(o, e) || covered(e, o)) {
+				t.Errorf("entries overlap: %+v, %+v", o, e)
+			}
+		}
+	}
+}
+
+func overlap(a, b Entry) bool {
+	if !a.Peer.Overlaps(b.Peer) {
+		return false
+	}
+	if a.Protocol == identity.AnyProtocol || b.Protocol == identity.AnyProtocol {
+		return true
+	}
+	return a.Protocol == b.Protocol && a.Port <= b.EndPort && b.Port <= a.EndPort
+}
+
+// covered says whether all of e lies in by.
+func covered(e, by Entry) bool {
+	return by.Peer.Contains(e.Peer.Addr()) && by.Peer.Bits() <= e.Peer.Bits() &&
+		(by.Protocol == identity.AnyProtocol || by.Protocol == e.Protocol && by.Port <= e.Port && e.EndPort <= by.EndPort)
+}
