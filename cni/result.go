@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
+	"github.com/containernetworking/cni/pkg/types"
+	types040 "github.com/containernetworking/cni/pkg/types/040"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
 
@@ -17,7 +20,7 @@ import (
 func resultIn(raw json.RawMessage, version string) (json.RawMessage, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &fields); err != nil {
-		return nil, fmt.Errorf("prevResult: %w", err)
+		return nil, misfit("prevResult", err)
 	}
 	var have string
 	if v := fields["cniVersion"]; !absent(v) {
@@ -32,14 +35,34 @@ func resultIn(raw json.RawMessage, version string) (json.RawMessage, error) {
 		fields["cniVersion"], _ = json.Marshal(version)
 		return json.Marshal(fields)
 	}
-	r, err := create.Create(have, raw)
+	r, err := parse(raw, have)
 	if err != nil {
-		return nil, fmt.Errorf("prevResult: %w", err)
+		return nil, err
 	}
 	if r, err = r.GetAsVersion(version); err != nil {
 		return nil, fmt.Errorf("prevResult: %w", err)
 	}
 	return json.Marshal(r)
+}
+
+// parse reads a result of a version. It refuses null among interfaces and addresses, which the
+// library's converters (containernetworking/cni v1.3.0) follow into a panic.
+func parse(raw json.RawMessage, version string) (types.Result, error) {
+	r, err := create.Create(version, raw)
+	if err != nil {
+		return nil, fmt.Errorf("prevResult: %w", err)
+	}
+	var null bool
+	switch r := r.(type) {
+	case *types100.Result:
+		null = slices.Contains(r.Interfaces, nil) || slices.Contains(r.IPs, nil)
+	case *types040.Result:
+		null = slices.Contains(r.Interfaces, nil) || slices.Contains(r.IPs, nil)
+	}
+	if null {
+		return nil, errors.New("prevResult: null among interfaces or ips")
+	}
+	return r, nil
 }
 
 // interfaces finds in a result of resultIn what lies in the container's namespace at netns.
@@ -50,9 +73,9 @@ func resultIn(raw json.RawMessage, version string) (json.RawMessage, error) {
 // to ifName. Host is the nearest interface without a sandbox, those before it first: bridge lists
 // bridge, veth, eth0; ptp lists veth, eth0. It is a hint, which the daemon verifies in the kernel.
 func interfaces(raw json.RawMessage, version, netns, ifName string) ([]api.CNIInterface, []string, error) {
-	r, err := create.Create(version, raw)
+	r, err := parse(raw, version)
 	if err != nil {
-		return nil, nil, fmt.Errorf("prevResult: %w", err)
+		return nil, nil, err
 	}
 	result, err := types100.NewResultFromResult(r)
 	if err != nil {
@@ -61,7 +84,7 @@ func interfaces(raw json.RawMessage, version, netns, ifName string) ([]api.CNIIn
 	var found []api.CNIInterface
 	at := map[int]int{} // index in the result → index in found
 	for i, f := range result.Interfaces {
-		if f == nil || f.Sandbox == "" || !sameNamespace(f.Sandbox, netns) {
+		if f.Sandbox == "" || !sameNamespace(f.Sandbox, netns) {
 			continue
 		}
 		at[i] = len(found)
@@ -79,7 +102,7 @@ func interfaces(raw json.RawMessage, version, netns, ifName string) ([]api.CNIIn
 
 func assignAddrs(result *types100.Result, at map[int]int, found []api.CNIInterface, ifName string) error {
 	for i, ip := range result.IPs {
-		if ip == nil || ip.Address.IP == nil {
+		if ip.Address.IP == nil {
 			return fmt.Errorf("prevResult: ips[%d]: no address", i)
 		}
 		owner := named(found, ifName)
@@ -117,7 +140,7 @@ func named(found []api.CNIInterface, name string) int {
 func assignHosts(all []*types100.Interface, at map[int]int, found []api.CNIInterface) {
 	taken := map[int]bool{}
 	free := func(i int) bool {
-		return i >= 0 && i < len(all) && all[i] != nil && all[i].Sandbox == "" && !taken[i]
+		return i >= 0 && i < len(all) && all[i].Sandbox == "" && !taken[i]
 	}
 	for i := range all {
 		k, ours := at[i]
@@ -143,7 +166,7 @@ func assignHosts(all []*types100.Interface, at map[int]int, found []api.CNIInter
 
 // onlyHost is the host's end where a plugin lists nothing else, as Calico does.
 func onlyHost(all []*types100.Interface) string {
-	if len(all) == 1 && all[0] != nil && all[0].Sandbox == "" {
+	if len(all) == 1 && all[0].Sandbox == "" {
 		return all[0].Name
 	}
 	return ""

@@ -73,3 +73,24 @@ func TestResultIn(t *testing.T) {
 		}
 	}
 }
+
+func TestBadResults(t *testing.T) {
+	for in, want := range map[string]string{
+		`[]`:                      `prevResult: a JSON array does not fit there`,
+		`{"cniVersion":1}`:        `prevResult: cniVersion 1: want a string`,
+		`{"cniVersion":"7.0.0"}`:  `prevResult: unsupported CNI result version "7.0.0"`,
+		`{"interfaces":[null]}`:   `prevResult: null among interfaces or ips`,
+		`{"ips":[{}, null]}`:      `prevResult: null among interfaces or ips`,
+		`{"ips":[{}]}`:            `prevResult: ips[0]: no address`,
+		`{"ips":[{"address":1}]}`: `prevResult: json: cannot unmarshal number into Go struct field Result.ips.address of type string`,
+		`{"cniVersion":"0.4.0","interfACes":[null]}`: `prevResult: null among interfaces or ips`,
+	} {
+		raw, err := resultIn(json.RawMessage(in), "1.1.0")
+		if err == nil {
+			_, _, err = interfaces(raw, "1.1.0", netns, "eth0")
+		}
+		if err == nil || err.Error() != want {
+			t.Errorf("%s\ngot  %v\nwant %s", in, err, want)
+		}
+	}
+}
