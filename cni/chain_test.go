@@ -32,19 +32,19 @@ type chain struct {
 	daemon *daemon
 }
 
-func newChain(t *testing.T, version, ours string) *chain {
+func newChain(t *testing.T, version, keys string) *chain {
 	t.Helper()
-	reference := tools(t)
+	ours, reference := plugin(t), tools(t)
 	enterNode(t)
 	dir := t.TempDir()
 	c := &chain{dir: dir, daemon: &daemon{socket: filepath.Join(dir, "api.sock")}}
-	c.cni = libcni.NewCNIConfigWithCacheDir([]string{pluginDir, reference}, filepath.Join(dir, "cache"), nil)
+	c.cni = libcni.NewCNIConfigWithCacheDir([]string{ours, reference}, filepath.Join(dir, "cache"), nil)
 	text := fmt.Sprintf(`{ "cniVersion": %q, "name": "pods", "plugins": [
 	  { "type": "bridge", "bridge": "cni0", "isGateway": true,
 	    "ipam": { "type": "host-local", "dataDir": %q, "ranges": [[{"subnet":"10.88.0.0/24"}]], "routes": [{"dst":"0.0.0.0/0"}] },
 	    "dns": { "nameservers": ["10.96.0.10"] } },
 	  { "type": "bulkhead-cni", "socket": %q, "capabilities": {"io.kubernetes.cri.pod-annotations": true, "dns": true} %s } ] }`,
-		version, filepath.Join(dir, "ipam"), c.daemon.socket, ours)
+		version, filepath.Join(dir, "ipam"), c.daemon.socket, keys)
 	list, err := libcni.ConfListFromBytes([]byte(text))
 	if err != nil {
 		t.Fatal(err)
@@ -319,7 +319,7 @@ func TestChainStatus(t *testing.T) {
 // TestChainVersion is what Podman asks before it lists a network.
 func TestChainVersion(t *testing.T) {
 	needRoot(t)
-	c := libcni.NewCNIConfigWithCacheDir([]string{pluginDir}, t.TempDir(), nil)
+	c := libcni.NewCNIConfigWithCacheDir([]string{plugin(t)}, t.TempDir(), nil)
 	v, err := c.GetVersionInfo(context.Background(), "bulkhead-cni")
 	if err != nil {
 		t.Fatal(err)

@@ -47,6 +47,7 @@ func golden(t *testing.T, file string) {
 	for _, f := range ar.Files {
 		part[f.Name] = string(f.Data)
 	}
+	bin := filepath.Join(plugin(t), "bulkhead-cni")
 	enterNode(t)
 	dir := t.TempDir()
 	paths := map[string]string{
@@ -69,7 +70,7 @@ func golden(t *testing.T, file string) {
 		d.start(t)
 	}
 
-	cmd := exec.Command(pluginDir + "/bulkhead-cni")
+	cmd := exec.Command(bin)
 	cmd.Env = environment(expand(part["env"], paths))
 	cmd.Stdin = strings.NewReader(expand(part["stdin"], paths))
 	var stdout bytes.Buffer

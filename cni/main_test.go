@@ -23,33 +23,41 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the goldens in testdata")
 
-// pluginDir holds the plugin as `make build` makes it, built anew for this run.
-var pluginDir string
-
 func TestMain(m *testing.M) {
 	flag.Parse()
-	code, err := run(m)
-	if err != nil {
+	code := m.Run()
+	os.RemoveAll(built.dir)
+	if err := goleak.Find(); code == 0 && err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
 	os.Exit(code)
 }
 
-func run(m *testing.M) (code int, err error) {
-	if pluginDir, err = os.MkdirTemp("", "bhcni"); err != nil {
-		return 0, err
+var built struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// plugin is the folder of the plugin as `make build` makes it, built anew for this run when the
+// first test asks.
+func plugin(t *testing.T) string {
+	t.Helper()
+	built.once.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "bhcni"); built.err != nil {
+			return
+		}
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", built.dir, "../cmd/bulkhead-cni")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("build the plugin: %w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
 	}
-	defer os.RemoveAll(pluginDir)
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", pluginDir, "../cmd/bulkhead-cni")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("build the plugin: %w\n%s", err, out)
-	}
-	if code = m.Run(); code == 0 {
-		err = goleak.Find()
-	}
-	return code, err
+	return built.dir
 }
 
 // daemon is the other end of the socket: the true api/server over a backend that writes down what
