@@ -20,6 +20,9 @@ func allowing(c *Case, k flow.Key, dir policy.Direction, side policy.SideDecisio
 	peer, end, word, svc := c.Client, k.Client, "from", k.Server.Service
 	if dir == policy.Egress {
 		peer, end, word, svc = c.Server, k.Server, "to", k.Client.Service
+		if len(c.Backends) > 0 {
+			peer = identity.Peer{Kind: identity.Pod, Workload: c.Backends[0].Workload}
+		}
 	}
 	where := "a policy that selects " + svc.String()
 	if len(side.Policies) > 0 {
@@ -36,6 +39,8 @@ func allowing(c *Case, k flow.Key, dir policy.Direction, side policy.SideDecisio
 // selecting is the peer of a rule, seen from namespace, that names an end.
 func selecting(p identity.Peer, e flow.End, namespace string) string {
 	switch e.Kind {
+	case identity.Node, identity.Resolver, identity.Network: // only the native kind has these names
+		return fmt.Sprintf("{network: %s}", e)
 	case identity.World:
 		if e.Addr.IsValid() {
 			return fmt.Sprintf("{ipBlock: {cidr: %s/%d}}", e.Addr, e.Addr.BitLen())
@@ -48,8 +53,6 @@ func selecting(p identity.Peer, e flow.End, namespace string) string {
 		if l := serviceLabel(p.Workload, e.Service.Name); l != "" {
 			return fmt.Sprintf("{%spodSelector: {matchLabels: {%s}}}", ns, l)
 		}
-		// Through a virtual address the peer's labels are not at hand; the name of a service is most
-		// often that of its label, but a guess has no place in a policy.
 	}
 	return ""
 }

@@ -15,7 +15,8 @@ type Case struct {
 	Workload   *identity.Workload // that reported: in whose namespace or at whose guard it was
 	Client     identity.Peer
 	Server     identity.Peer
-	Sighting   flow.Sighting // what Graph.Observe made of it; may be zero for Spoof and Raw
+	Backends   []identity.Backend // behind the server's address, where that is virtual
+	Sighting   flow.Sighting      // what Graph.Observe made of it; may be zero for Spoof and Raw
 	Decision   policy.Decision
 	ClientMode policy.Mode      // of the client's service
 	ServerMode policy.Mode      // of the server's service

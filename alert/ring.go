@@ -5,8 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// Ring keeps the last alerts in memory and hands new ones to those who follow. A follower who is
-// too slow misses alerts, which it can see; it never holds up the others.
+// Ring keeps the last alerts in memory and hands new ones to those who follow. An update takes the
+// place of the alert that it updates; followers get both. A follower who is too slow misses alerts,
+// which it can see; it never holds up the others.
 type Ring struct {
 	mu   sync.Mutex
 	buf  []Alert
@@ -24,9 +25,7 @@ func NewRing(n int) *Ring {
 func (r *Ring) Send(a Alert) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.buf[r.next] = a
-	r.next = (r.next + 1) % len(r.buf)
-	r.n = min(r.n+1, len(r.buf))
+	r.keepLocked(a)
 	for s := range r.subs {
 		select {
 		case s.c <- a:
@@ -35,6 +34,29 @@ func (r *Ring) Send(a Alert) error {
 		}
 	}
 	return nil
+}
+
+func (r *Ring) keepLocked(a Alert) {
+	for i := 1; i <= r.n; i++ {
+		if old := &r.buf[(r.next-i+len(r.buf))%len(r.buf)]; updates(&a, old) {
+			*old = a
+			return
+		}
+	}
+	r.buf[r.next] = a
+	r.next = (r.next + 1) % len(r.buf)
+	r.n = min(r.n+1, len(r.buf))
+}
+
+// updates says that a tells of the same as old, with a new count.
+func updates(a, old *Alert) bool {
+	if a.Kind != old.Kind || !a.First.Equal(old.First) || a.Count <= old.Count {
+		return false
+	}
+	if a.Kind == PortScan {
+		return a.Client == old.Client
+	}
+	return keyOf(a) == keyOf(old)
 }
 
 // Last returns the last n alerts for which want is true, oldest first; n ≤ 0 and a nil want mean

@@ -1,6 +1,7 @@
 package alert
 
 import (
+	"cmp"
 	"fmt"
 	"hash/maphash"
 	"net/netip"
@@ -214,7 +215,10 @@ func (j *Judge) dueLocked(now time.Time, all bool) (out []Held) {
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b Held) int { return a.Alert.First.Compare(b.Alert.First) })
+	slices.SortFunc(out, func(a, b Held) int {
+		return cmp.Or(a.Alert.First.Compare(b.Alert.First), cmp.Compare(a.Alert.Client.name(), b.Alert.Client.name()),
+			cmp.Compare(a.Alert.Port, b.Alert.Port), cmp.Compare(a.From, b.From))
+	})
 	return out
 }
 
