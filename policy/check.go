@@ -59,9 +59,15 @@ func check(p *Policy) []problem {
 	return c.bad
 }
 
+// brief is the first message of k8s.io/apimachinery's checks, without the regular expression.
+func brief(messages []string) string {
+	text, _, _ := strings.Cut(messages[0], " (e.g.")
+	return text
+}
+
 func (c *checker) name(path, name string, messages []string) {
 	if len(messages) > 0 {
-		c.add(path, "%s %q: %s", path, name, messages[0])
+		c.add(path, "%s %q: %s", path, name, brief(messages))
 	}
 }
 
@@ -99,7 +105,9 @@ func (c *checker) peer(path string, p Peer) {
 		c.selector(path+".namespaceSelector", p.NamespaceSelector)
 	}
 	if p.Network != "" {
-		c.name(path+".network", p.Network, validation.IsDNS1123Label(p.Network))
+		if m := validation.IsDNS1123Label(p.Network); len(m) > 0 {
+			c.add(path+".network", "network %q: %s%s", p.Network, brief(m), didYouMean(p.Network, builtInNetworks))
+		}
 	}
 	if p.IPBlock != nil {
 		c.block(path+".ipBlock", p.IPBlock)
@@ -108,7 +116,9 @@ func (c *checker) peer(path string, p Peer) {
 
 func (c *checker) block(path string, b *networkingv1.IPBlock) {
 	cidr, err := parseCIDR(b.CIDR)
-	if err != nil {
+	if b.CIDR == "" {
+		c.add(path, "cidr is missing; want for example cidr: 10.0.0.0/8")
+	} else if err != nil {
 		c.add(path+".cidr", "%s", err)
 	}
 	for i, text := range b.Except {
@@ -162,7 +172,7 @@ func (c *checker) port(path string, p Port) {
 	case p.Port.Type == intstr.String:
 		named = true
 		if m := validation.IsValidPortName(p.Port.StrVal); len(m) > 0 {
-			c.add(path+".port", "port name %q: %s", p.Port.StrVal, m[0])
+			c.add(path+".port", "port name %q: %s", p.Port.StrVal, brief(m))
 		}
 	case p.Port.IntVal < low || p.Port.IntVal > high:
 		c.add(path+".port", "%s %d: out of range %d-%d", what, p.Port.IntVal, low, high)
@@ -190,17 +200,17 @@ func (c *checker) selector(path string, s *metav1.LabelSelector) {
 	for _, key := range sortedKeys(s.MatchLabels) {
 		at := fmt.Sprintf("%s.matchLabels[%s]", path, key)
 		if m := validation.IsQualifiedName(key); len(m) > 0 {
-			c.add(at, "label %q: %s", key, m[0])
+			c.add(at, "label %q: %s", key, brief(m))
 		}
 		if m := validation.IsValidLabelValue(s.MatchLabels[key]); len(m) > 0 {
-			c.add(at, "value %q of label %q: %s", s.MatchLabels[key], key, m[0])
+			c.add(at, "value %q of label %q: %s", s.MatchLabels[key], key, brief(m))
 		}
 	}
 	operators := []string{"In", "NotIn", "Exists", "DoesNotExist"}
 	for i, e := range s.MatchExpressions {
 		at := fmt.Sprintf("%s.matchExpressions[%d]", path, i)
 		if m := validation.IsQualifiedName(e.Key); len(m) > 0 {
-			c.add(at+".key", "label %q: %s", e.Key, m[0])
+			c.add(at+".key", "label %q: %s", e.Key, brief(m))
 		}
 		switch op := string(e.Operator); {
 		case !slices.Contains(operators, op):
@@ -212,7 +222,7 @@ func (c *checker) selector(path string, s *metav1.LabelSelector) {
 		}
 		for j, v := range e.Values {
 			if m := validation.IsValidLabelValue(v); len(m) > 0 {
-				c.add(fmt.Sprintf("%s.values[%d]", at, j), "value %q of label %q: %s", v, e.Key, m[0])
+				c.add(fmt.Sprintf("%s.values[%d]", at, j), "value %q of label %q: %s", v, e.Key, brief(m))
 			}
 		}
 	}

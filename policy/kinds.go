@@ -67,6 +67,8 @@ const (
 	NetworkMetadata = identity.MetadataNetwork // the cloud's metadata servers
 )
 
+var builtInNetworks = []string{NetworkWorld, NetworkCluster, NetworkNode, NetworkDNS, NetworkMetadata}
+
 // Port is a protocol with a port, a range of ports, a port's name, or none of them: all ports of
 // the protocol. For ICMP and ICMPv6 (native kind only) the number is the message type.
 type Port struct {
