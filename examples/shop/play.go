@@ -23,6 +23,7 @@ type Part struct {
 	Report string     // file for its Report; empty: none
 	DNS    netip.Addr // resolver; the zero value is kube-dns's usual address
 	From   netip.Addr // local address of its calls; the zero value leaves it to the kernel
+	Once   bool       // make each of its calls once, over new connections, listen to nobody, and end
 }
 
 type player struct {
@@ -47,6 +48,9 @@ func Play(ctx context.Context, part Part) error {
 		p.dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(part.From, 0))
 	}
 	p.ledger.report.Part = part.Name
+	if part.Once {
+		return p.once(ctx, part)
+	}
 	ports, err := g.portsOf(part.Name)
 	if err != nil {
 		return err
@@ -63,6 +67,23 @@ func Play(ctx context.Context, part Part) error {
 	}
 	group.Go(func() error { return p.keepReport(ctx, part.Report) })
 	return group.Wait()
+}
+
+// once makes every call of a part, rare ones and those of its start too, as if it had just started.
+func (p *player) once(ctx context.Context, part Part) error {
+	if _, err := p.graph.portsOf(part.Name); err != nil {
+		return err
+	}
+	for _, e := range p.graph.From(part.Name) {
+		c := &caller{p: p, edge: e, row: p.ledger.add(e)}
+		err := c.call(ctx)
+		c.hangUp()
+		p.ledger.count(c.row, err)
+	}
+	if part.Report == "" {
+		return nil
+	}
+	return p.ledger.write(part.Report)
 }
 
 // portsOf gives what a part listens on; node and world only call.

@@ -65,6 +65,7 @@ func play(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("shop play PART", flag.ContinueOnError)
 	var part shop.Part
 	f.StringVar(&part.Report, "report", "", "file for the counts of calls and failures, rewritten as they grow")
+	f.BoolVar(&part.Once, "once", false, "make each of its calls once and end")
 	f.Func("dns", "the resolver's address (default: the shop's kube-dns)", func(s string) (err error) {
 		part.DNS, err = netip.ParseAddr(s)
 		return err
