@@ -16,14 +16,13 @@ import (
 // IPv6 address back for one to two seconds; ping_group_range lets anyone send echo requests.
 var (
 	hostSettings = map[string]string{
-		"ipv6/conf/all/accept_dad":      "0",
-		"ipv6/conf/default/accept_dad":  "0",
-		"ipv6/conf/default/accept_ra":   "0",
-		"ipv4/conf/all/rp_filter":       "0",
-		"ipv4/conf/default/rp_filter":   "0",
-		"ipv4/ping_group_range":         "0 2147483647",
-		"ipv4/icmp_ratelimit":           "0",
-		"ipv4/neigh/default/gc_thresh3": "8192",
+		"ipv6/conf/all/accept_dad":     "0",
+		"ipv6/conf/default/accept_dad": "0",
+		"ipv6/conf/default/accept_ra":  "0",
+		"ipv4/conf/all/rp_filter":      "0",
+		"ipv4/conf/default/rp_filter":  "0",
+		"ipv4/ping_group_range":        "0 2147483647",
+		"ipv4/icmp_ratelimit":          "0",
 	}
 	routerSettings = map[string]string{
 		"ipv4/ip_forward":          "1",
