@@ -1,0 +1,315 @@
+package firewall
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables/expr"
+
+	"github.com/bulkhead-firewall/bulkhead/identity"
+	"github.com/bulkhead-firewall/bulkhead/policy"
+)
+
+// guardLogs bounds what a guard tells, in frames a second; all are counted.
+const guardLogs = 10
+
+// guard builds the table that stands outside of a workload's rules:
+//
+//	sender → pair4, pair6 → pair4_icmp …     frames that the workload sends
+//	served → served4, served6                frames to the workload, remembered for the answers
+//
+// It is on the host's end of the veth, where nothing in the namespace can reach or go around it. An
+// interface without a host's end has it inside, on netdev egress: AF_XDP goes around that one.
+type guard struct {
+	spec   Spec
+	ifc    Interface
+	inside bool
+}
+
+// guardTable makes the guard of one interface.
+func guardTable(spec Spec, ifc Interface) *Table {
+	g := guard{spec, ifc, ifc.Host == ""}
+	t := &Table{Place: AtNode, Family: FamilyNetdev, Name: GuardPrefix + ifc.Host,
+		Counters: []string{CounterLate, CounterRaw, CounterSpoofed}}
+	if g.inside {
+		t.Place, t.Name = InWorkload, GuardPrefix+ifc.Name
+	}
+	t.Chains = append(t.Chains, g.senderChain(), g.spoofChain(), g.neighbourChain())
+	if g.judges() {
+		t.Chains = append(t.Chains, g.servedChain(), rawChain())
+		for _, s := range []site{{netdev: true}, {v6: true, netdev: true}} {
+			t.Sets = append(t.Sets, s.judged(spec.judgedSides())...)
+			t.Sets = append(t.Sets, s.served())
+			t.Chains = append(t.Chains, g.pairChain(s), g.messageChain(s), g.askedChain(s), g.rememberChain(s))
+		}
+	}
+	t.sort()
+	return t
+}
+
+// judges says whether frames are held against entries. In learn and alert mode, and where egress is
+// open, only the sender is checked.
+func (g guard) judges() bool {
+	return g.spec.Mode == policy.Enforce && g.spec.judges(policy.Egress)
+}
+
+// device is the interface that the guard's chains hang on, and the hook for what the workload sends.
+func (g guard) hook(sent bool) *Hook {
+	h := &Hook{Device: g.ifc.Host, Number: hookIngress, Drop: sent}
+	if !sent {
+		h.Number = hookEgress
+	}
+	if g.inside {
+		h.Device = g.ifc.Name
+		h.Number = hookIngress + hookEgress - h.Number
+	}
+	return h
+}
+
+// addrs are the workload's own addresses of one family on this interface, link-local included.
+func (g guard) addrs(v6 bool) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range g.ifc.Addrs {
+		if a = a.Unmap().WithZone(""); a.Is6() == v6 {
+			out = append(out, a)
+		}
+	}
+	if ll, ok := linkLocal(g.ifc.MAC); ok && v6 {
+		out = append(out, ll)
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}
+
+// linkLocal is the address that an interface makes of its MAC (RFC 4291, appendix A).
+func linkLocal(mac net.HardwareAddr) (netip.Addr, bool) {
+	if len(mac) != 6 {
+		return netip.Addr{}, false
+	}
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff,
+		12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]}), true
+}
+
+// senderChain lets only frames through that carry the workload's own addresses, and no VLAN tag.
+func (g guard) senderChain() *Chain {
+	c := &Chain{Name: "sender", Hook: g.hook(true)}
+	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
+	add("", g.otherMAC(), goTo("spoof"))
+	next := accept()
+	if g.judges() {
+		next = goTo("pair4")
+	}
+	for _, a := range g.addrs(false) {
+		add("", g.etherType(0x0800), saddrIs(a), next)
+	}
+	for _, a := range g.addrs(true) {
+		add("", g.etherType(0x86dd), saddrIs(a), goTo("sent6"))
+	}
+	for _, a := range g.addrs(false) {
+		add("", g.etherType(0x0806), arpFrom(g.ifc.MAC, a), accept())
+	}
+	s := site{v6: true, netdev: true}
+	for _, a := range g.addrs(true) {
+		add("is the address free?", g.etherType(0x86dd), saddrIs(netip.IPv6Unspecified()), s.icmpType(135, 135), ndTarget(a), accept())
+	}
+	add("", g.etherType(0x86dd), saddrIs(netip.IPv6Unspecified()), s.icmpType(131, 131), accept())
+	add("", g.etherType(0x86dd), saddrIs(netip.IPv6Unspecified()), s.icmpType(143, 143), accept())
+	add("", goTo("spoof"))
+	return c
+}
+
+// otherMAC matches frames whose sender is not the interface's own MAC.
+func (g guard) otherMAC() clause {
+	mac := []expr.Any{payload(expr.PayloadBaseLLHeader, 6, 6), unequal(g.ifc.MAC...)}
+	if g.inside {
+		// nft knows Ethernet on netdev only by the interface a frame came in by, and here is none.
+		return clause{fmt.Sprintf("@ll,48,48 != %#x", hexNumber(g.ifc.MAC)), mac}
+	}
+	return clause{"ether saddr != " + g.ifc.MAC.String(), append(isEthernet(), mac...)}
+}
+
+func isEthernet() []expr.Any { return []expr.Any{load(expr.MetaKeyIIFTYPE), equal(1, 0)} }
+
+func hexNumber(mac net.HardwareAddr) uint64 {
+	var n uint64
+	for _, b := range mac {
+		n = n<<8 | uint64(b)
+	}
+	return n
+}
+
+// etherType matches the frame's own type. That is what stands in the frame, where a VLAN tag cannot
+// be overlooked and a sender inside cannot say one thing and send another.
+func (g guard) etherType(n uint16) clause {
+	typ := []expr.Any{payload(expr.PayloadBaseLLHeader, 12, 2), equal(byte(n>>8), byte(n))}
+	if g.inside {
+		return clause{fmt.Sprintf("@ll,96,16 %#x", n),
+			append(typ, load(expr.MetaKeyPROTOCOL), equal(byte(n>>8), byte(n)))}
+	}
+	return clause{"", append(isEthernet(), typ...)}
+}
+
+// saddrIs matches one source address; its family was matched before.
+func saddrIs(a netip.Addr) clause {
+	if a.Is4() {
+		return clause{"ip saddr " + a.String(), []expr.Any{payload(expr.PayloadBaseNetworkHeader, 12, 4), equal(a.AsSlice()...)}}
+	}
+	return clause{"ip6 saddr " + a.String(), []expr.Any{payload(expr.PayloadBaseNetworkHeader, 8, 16), equal(a.AsSlice()...)}}
+}
+
+// arpFrom matches ARP for IPv4 on Ethernet (RFC 826) whose sender is the workload.
+func arpFrom(mac net.HardwareAddr, a netip.Addr) clause {
+	at := func(offset, length uint32) expr.Any { return payload(expr.PayloadBaseNetworkHeader, offset, length) }
+	return clause{"arp htype 1 arp ptype ip arp hlen 6 arp plen 4 arp saddr ether " + mac.String() + " arp saddr ip " + a.String(),
+		[]expr.Any{at(0, 2), equal(0, 1), at(2, 2), equal(8, 0), at(4, 1), equal(6), at(5, 1), equal(4),
+			at(8, 6), equal(mac...), at(14, 4), equal(a.AsSlice()...)}}
+}
+
+// neighbourChain looks at IPv6 frames whose source is the workload's: advertisements must be of its
+// own addresses, and it is no router.
+func (g guard) neighbourChain() *Chain {
+	c := &Chain{Name: "sent6"}
+	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
+	s := site{v6: true, netdev: true}
+	other := clause{"meta l4proto != ipv6-icmp", []expr.Any{load(expr.MetaKeyL4PROTO), unequal(byte(identity.ICMPv6))}}
+	if g.judges() {
+		add("", other, goTo("pair6"))
+	} else {
+		add("", other, accept())
+	}
+	for _, a := range g.addrs(true) {
+		add("", s.icmpType(136, 136), ndTarget(a), accept())
+	}
+	add("", s.icmpType(136, 137), goTo("spoof"))
+	add("", s.icmpType(134, 134), goTo("spoof"))
+	add("", s.icmpType(130, 130), goTo("spoof"))
+	if !g.judges() {
+		add("", isL4(identity.ICMPv6), accept())
+		return c
+	}
+	add("", s.icmpType(131, 133), accept())
+	add("", s.icmpType(135, 135), accept())
+	add("", s.icmpType(143, 143), accept())
+	add("", isL4(identity.ICMPv6), goTo("pair6"))
+	return c
+}
+
+func (g guard) spoofChain() *Chain {
+	return &Chain{Name: "spoof", Rules: []Rule{
+		newRule("", count(CounterSpoofed), atMost(guardLogs), logTo(PrefixSpoof)),
+		newRule("", drop()),
+	}}
+}
+
+// rawChain is where frames end that the namespace's own rules never let out. The kernel answers
+// stray segments with resets by itself: that is nobody's doing.
+func rawChain() *Chain {
+	return &Chain{Name: "raw", Rules: []Rule{
+		newRule("", tcpReset(), count(CounterLate), drop()),
+		newRule("", count(CounterRaw), atMost(guardLogs), logTo(PrefixRaw)),
+		newRule("", drop()),
+	}}
+}
+
+// pairChain judges every frame that a workload sends: its pair must be allowed as client or as
+// server.
+func (g guard) pairChain(s site) *Chain {
+	c := &Chain{Name: "pair" + s.digit()}
+	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
+	peer := s.key(s.addr(false))
+	asks := s.key(s.addr(false), protocolField(), port(false, "th"))
+	answers := func(proto string) key { return s.key(s.addr(false), protocolField(), port(true, proto)) }
+	set := func(d policy.Direction, suffix string) string { return d.String() + s.digit() + suffix }
+	add("", asks.in(set(policy.Egress, "")), accept())
+	answer := func(name string) {
+		add("", tcpLater(), answers("tcp").in(name), accept())
+		add("", l4(identity.UDP, ""), answers("udp").in(name), accept())
+		add("", sctpLater("@th,96,8 != 0x1"), answers("sctp").in(name), accept())
+	}
+	if g.spec.judges(policy.Ingress) {
+		answer(set(policy.Ingress, ""))
+	}
+	answer("served" + s.digit())
+	add("", isL4(s.icmp()), goTo("pair"+s.digit()+"_icmp"))
+	if g.spec.judges(policy.Ingress) {
+		add("", s.laterFragment(), peer.in("peers"+s.digit()), accept())
+		add("", s.laterFragment(), peer.in("peernets"+s.digit()), accept())
+	} else {
+		add("", s.laterFragment(), accept())
+	}
+	add("", peer.in(set(policy.Egress, "_any")), accept())
+	add("", asks.in(set(policy.Egress, "_nets")), accept())
+	add("", goTo("raw"))
+	return c
+}
+
+// messageChain is pairChain for ICMP.
+func (g guard) messageChain(s site) *Chain {
+	c := &Chain{Name: "pair" + s.digit() + "_icmp"}
+	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
+	peer := s.key(s.addr(false))
+	egress := policy.Egress.String() + s.digit()
+	if s.v6 {
+		add("errors", s.icmpType(1, 4), accept())
+	} else {
+		s.alwaysRules(add)
+	}
+	_, reply := s.echoTypes()
+	add("", s.icmpType(reply, reply), s.key(s.addr(false), protocolField(), s.echoID()).in("served"+s.digit()), accept())
+	add("", l4(s.icmp(), ""), s.key(s.addr(false), s.typeField()).in(egress+"_icmp"), accept())
+	// A later fragment has no type to look at.
+	if g.spec.judges(policy.Ingress) {
+		add("", s.laterFragment(), peer.in("peers"+s.digit()), accept())
+		add("", s.laterFragment(), peer.in("peernets"+s.digit()), accept())
+	} else {
+		add("", s.laterFragment(), accept())
+	}
+	add("", peer.in(egress+"_any"), accept())
+	add("", s.key(s.addr(false), protocolField(), port(false, "th")).in(egress+"_nets"), accept())
+	add("", goTo("raw"))
+	return c
+}
+
+// servedChain sees frames to the workload, and only remembers.
+func (g guard) servedChain() *Chain {
+	c := &Chain{Name: "served", Hook: g.hook(false), records: true}
+	for _, s := range []site{{netdev: true}, {v6: true, netdev: true}} {
+		c.Rules = append(c.Rules, newRule("", s.isFamily(), goTo("served"+s.digit())))
+	}
+	return c
+}
+
+// askedChain passes over what an exact key lets answer anyway.
+func (g guard) askedChain(s site) *Chain {
+	c := &Chain{Name: "served" + s.digit(), records: true}
+	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
+	peer := s.key(s.addr(true))
+	asks := s.key(s.addr(true), protocolField(), port(false, "th"))
+	ingress := policy.Ingress.String() + s.digit()
+	if g.spec.judges(policy.Ingress) {
+		add("", asks.in(ingress), accept())
+	}
+	add("answers of servers", s.key(s.addr(true), protocolField(), port(true, "th")).in(policy.Egress.String()+s.digit()), accept())
+	request, _ := s.echoTypes()
+	add("", s.icmpType(request, request), s.key(s.addr(true), protocolField(), s.echoID()).refresh("served"+s.digit(), 0), accept())
+	remember := "remember" + s.digit()
+	if !g.spec.judges(policy.Ingress) {
+		add("", goTo(remember))
+		return c
+	}
+	add("", peer.in(ingress+"_any"), goTo(remember))
+	add("", asks.in(ingress+"_nets"), goTo(remember))
+	return c
+}
+
+func (g guard) rememberChain(s site) *Chain {
+	c := &Chain{Name: "remember" + s.digit(), records: true}
+	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
+	key := func(proto string) key { return s.key(s.addr(true), protocolField(), port(false, proto)) }
+	s.rememberTCP(add, key("tcp"))
+	add("", l4(identity.UDP, ""), key("udp").refresh("served"+s.digit(), 0))
+	add("", l4(identity.SCTP, ""), key("sctp").refresh("served"+s.digit(), servedTime))
+	return c
+}

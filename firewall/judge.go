@@ -1,0 +1,357 @@
+package firewall
+
+import (
+	"github.com/bulkhead-firewall/bulkhead/identity"
+	"github.com/bulkhead-firewall/bulkhead/policy"
+)
+
+// ways builds the chains of one direction and family in a namespace: OUT4, OUT6, IN4 or IN6 below.
+//
+//	output → out4 ──allowed──→ out4_seen → out4_udp, out4_ping    remembered, logged once, accepted
+//	              ──ICMP─────→ out4_icmp ──allowed→ out4_ping
+//	              ──denied:    remembered, logged once, dropped (alert: out4_alert, accepted)
+//
+// A direction that is not judged starts at out4_seen. An unguarded workload's segments turn off to
+// out4_pair, and in4_wide remembers what came in.
+type ways struct {
+	site
+	spec Spec
+	dir  policy.Direction
+}
+
+func (w ways) out() bool { return w.dir == policy.Egress }
+
+func (w ways) name(suffix string) string {
+	if w.out() {
+		return "out" + w.digit() + suffix
+	}
+	return "in" + w.digit() + suffix
+}
+
+// opposite is the same family in the other direction.
+func (w ways) opposite() ways {
+	w.dir = policy.Egress + policy.Ingress - w.dir
+	return w
+}
+
+func (w ways) judges() bool { return w.spec.judges(w.dir) }
+
+func (w ways) enforces() bool { return w.spec.Mode == policy.Enforce }
+
+// set names a static set of this direction's side.
+func (w ways) set(suffix string) string { return w.dir.String() + w.digit() + suffix }
+
+func (w ways) version() int {
+	if w.v6 {
+		return 6
+	}
+	return 4
+}
+
+func (w ways) seen() string   { return SeenSet(w.dir, w.version()) }
+func (w ways) denied() string { return DeniedSet(w.dir, w.version()) }
+
+// peer is the other end's address.
+func (w ways) peer() field { return w.addr(!w.out()) }
+
+// asks is the key of a packet from client to server: peer . protocol . server port.
+func (w ways) asks(proto string) key { return w.key(w.peer(), protocolField(), port(false, proto)) }
+
+// answers is the key of a packet from server to client, which is what asks was on the way there.
+func (w ways) answers(proto string) key { return w.key(w.peer(), protocolField(), port(true, proto)) }
+
+// message is the key of an ICMP message: its first two bytes, type and code, stand for the port.
+func (w ways) message() key { return w.key(w.peer(), protocolField(), port(true, "th")) }
+
+// echo is the key by which a reply knows its request.
+func (w ways) echo() key { return w.key(w.peer(), protocolField(), w.echoID()) }
+
+func tcp() clause { return l4(identity.TCP, "") }
+func udp() clause { return l4(identity.UDP, "") }
+
+// first is the chain that the base chain leads to.
+func (w ways) first() string {
+	switch {
+	case w.judges():
+		return w.name("")
+	case !w.out() && w.spec.recordsTCP():
+		return w.name("_wide")
+	}
+	return w.name("_seen")
+}
+
+func (w ways) chains() []*Chain {
+	out := []*Chain{w.seenChain(), w.udpChain(), w.pingChain()}
+	if w.judges() {
+		out = append(out, w.judgeChain(), w.icmpChain())
+		if !w.enforces() {
+			out = append(out, w.alertChain())
+		}
+	}
+	if !w.spec.birthsOnly(w.dir) {
+		if w.out() || w.judges() {
+			out = append(out, w.pairChain())
+		}
+		if !w.out() {
+			out = append(out, w.wideChain())
+		}
+	}
+	return out
+}
+
+// judgeChain holds births and datagrams against the sets of the side, exact keys first.
+func (w ways) judgeChain() *Chain {
+	c := &Chain{Name: w.name("")}
+	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
+	if !w.spec.birthsOnly(w.dir) {
+		add("", tcpLater(), goTo(w.name("_pair")))
+	}
+	add("", w.asks("th").in(w.set("")), goTo(w.name("_seen")))
+	w.answerRules(add)
+	add("", isL4(w.icmp()), goTo(w.name("_icmp")))
+	w.fragmentRules(add)
+	wide := w.name("_seen")
+	if !w.out() && w.spec.recordsTCP() {
+		wide = w.name("_wide")
+	}
+	add("", w.key(w.peer()).in(w.set("_any")), goTo(wide))
+	add("", w.asks("th").in(w.set("_nets")), goTo(wide))
+	w.denyRules(add)
+	return c
+}
+
+// answerRules lets answers through. A server's answer needs no memory where the set that allows the
+// question names its port; where it allows every port, the question must have been seen. A client
+// gets answers to what it sent.
+func (w ways) answerRules(add func(string, ...clause)) {
+	later := sctpLater("")
+	if w.out() {
+		if w.opposite().judges() {
+			add("", udp(), w.answers("udp").in(w.opposite().set("")), accept())
+		}
+		add("", udp(), w.answers("udp").in("served"+w.digit()), accept())
+	} else {
+		add("", udp(), w.key(w.peer(), port(true, "udp"), port(false, "udp")).in("clients"+w.digit()), accept())
+	}
+	if w.spec.birthsOnly(w.dir) {
+		add("not INIT: judged at birth", sctpLater("meta l4proto sctp @th,96,8 != 0x1"), accept())
+		return
+	}
+	later.text = "@th,96,8 != 0x1"
+	if w.out() || w.opposite().judges() {
+		if w.opposite().judges() {
+			add("", later, w.answers("sctp").in(w.opposite().set("")), accept())
+		}
+		if w.out() {
+			add("", later, w.answers("sctp").in("served"+w.digit()), accept())
+		}
+	}
+}
+
+// fragmentRules lets later fragments pass between peers that are allowed at all: without the first
+// one, which was judged, nobody can use them.
+func (w ways) fragmentRules(add func(string, ...clause)) {
+	if !w.opposite().judges() {
+		add("", w.laterFragment(), accept())
+		return
+	}
+	peer := w.key(w.peer())
+	add("", w.laterFragment(), peer.in("peers"+w.digit()), accept())
+	add("", w.laterFragment(), peer.in("peernets"+w.digit()), accept())
+}
+
+// denyRules end a chain of packets that nothing allowed.
+func (w ways) denyRules(add func(string, ...clause)) {
+	if w.enforces() {
+		w.denyBy(add, w.asks("th"))
+		return
+	}
+	// An answer to what was alerted is no second alert.
+	add("", udp(), w.answers("udp").notIn(w.opposite().denied()), goTo(w.name("_alert")))
+	add("", isL4(identity.UDP), accept())
+	add("", goTo(w.name("_alert")))
+}
+
+func (w ways) denyBy(add func(string, ...clause), k key) {
+	prefix := PrefixOutDeny
+	if !w.out() {
+		prefix = PrefixInDeny
+	}
+	add("", k.in(w.denied()), drop())
+	add("", k.addTo(w.denied(), 0), logTo(prefix), drop())
+	add("", count(CounterOverflow), drop())
+}
+
+func (w ways) alertPrefix() string {
+	if w.out() {
+		return PrefixOutAlert
+	}
+	return PrefixInAlert
+}
+
+// alertChain remembers and logs what enforce would deny. Datagrams keep their element alive, so that
+// the answers to them stay known.
+func (w ways) alertChain() *Chain {
+	c := &Chain{Name: w.name("_alert")}
+	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
+	dgram, any := w.asks("udp"), w.asks("th")
+	add("", udp(), dgram.notIn(w.denied()), dgram.addTo(w.denied(), 0), logTo(w.alertPrefix()), accept())
+	add("", udp(), dgram.refresh(w.denied(), 0), accept())
+	add("", any.in(w.denied()), accept())
+	add("", any.addTo(w.denied(), 0), logTo(w.alertPrefix()), accept())
+	add("", count(CounterOverflow), accept())
+	return c
+}
+
+// seenChain remembers births and datagrams that are let through, and logs each (peer, protocol,
+// port) when it is new.
+func (w ways) seenChain() *Chain {
+	c := &Chain{Name: w.name("_seen")}
+	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
+	w.firstSight(add, w.asks("tcp"), tcp())
+	add("", udp(), w.answers("udp").notIn(w.opposite().seen()), goTo(w.name("_udp")))
+	add("answers are no births", isL4(identity.UDP), accept())
+	add("", isL4(w.icmp()), goTo(w.name("_ping")))
+	add("", sctpLater("meta l4proto sctp @th,96,8 != 0x1"), accept())
+	w.firstSight(add, w.asks("th"))
+	add("", w.laterFragment(), accept())
+	add("", count(CounterOverflow), accept())
+	return c
+}
+
+func (w ways) allowPrefix() string {
+	if w.out() {
+		return PrefixOutAllow
+	}
+	return PrefixInAllow
+}
+
+// firstSight accepts what is known, remembers and logs what is not.
+func (w ways) firstSight(add func(string, ...clause), k key, given ...clause) {
+	add("", append(given[:len(given):len(given)], k.in(w.seen()), accept())...)
+	add("", append(given[:len(given):len(given)], k.addTo(w.seen(), 0), logTo(w.allowPrefix()), accept())...)
+}
+
+// udpChain remembers datagrams that are no answers, in every mode, so that no answer is missed when
+// the mode changes: a client's for the server's answer, and at the server that it may answer.
+func (w ways) udpChain() *Chain {
+	c := &Chain{Name: w.name("_udp")}
+	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
+	k := w.asks("udp")
+	if w.out() {
+		add("", udp(), w.key(w.peer(), port(false, "udp"), port(true, "udp")).refresh("clients"+w.digit(), 0))
+	} else {
+		add("", udp(), k.refresh("served"+w.digit(), 0))
+	}
+	add("", udp(), k.notIn(w.seen()), k.addTo(w.seen(), 0), logTo(w.allowPrefix()), accept())
+	add("", udp(), k.refresh(w.seen(), 0), accept())
+	add("", count(CounterOverflow), accept())
+	return c
+}
+
+// pingChain is seenChain for ICMP.
+func (w ways) pingChain() *Chain {
+	c := &Chain{Name: w.name("_ping")}
+	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
+	w.alwaysRules(add)
+	request, reply := w.echoTypes()
+	add("", w.icmpType(reply, reply), accept())
+	add("", w.icmpType(request, request), w.echo().refresh("served"+w.digit(), 0))
+	w.firstSight(add, w.message())
+	add("", count(CounterOverflow), accept())
+	return c
+}
+
+// icmpChain holds ICMP against the side's types; a reply passes when its request did.
+func (w ways) icmpChain() *Chain {
+	c := &Chain{Name: w.name("_icmp")}
+	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
+	w.alwaysRules(add)
+	_, reply := w.echoTypes()
+	if w.enforces() {
+		add("", w.icmpType(reply, reply), w.echo().in("served"+w.digit()), accept())
+	} else {
+		add("", w.icmpType(reply, reply), accept())
+	}
+	add("", l4(w.icmp(), ""), w.key(w.peer(), w.typeField()).in(w.set("_icmp")), goTo(w.name("_ping")))
+	add("", w.key(w.peer()).in(w.set("_any")), goTo(w.name("_ping")))
+	add("", w.asks("th").in(w.set("_nets")), goTo(w.name("_ping")))
+	if w.enforces() {
+		w.denyBy(add, w.message())
+		return c
+	}
+	k := w.message()
+	add("", k.in(w.denied()), accept())
+	add("", k.addTo(w.denied(), 0), logTo(w.alertPrefix()), accept())
+	add("", count(CounterOverflow), accept())
+	return c
+}
+
+// alwaysRules pass errors that belong to a transport; for IPv6 also neighbour discovery and multicast
+// listener discovery, without which there is no IPv6. The guard looks closer at those.
+func (s site) alwaysRules(add func(string, ...clause)) {
+	if s.v6 {
+		add("errors", s.icmpType(1, 4), accept())
+		add("MLD and ND", s.icmpType(130, 137), accept())
+		add("", s.icmpType(143, 143), accept())
+		return
+	}
+	add("", s.icmpType(3, 3), accept())
+	add("errors", s.icmpType(11, 12), accept())
+}
+
+// echoTypes are the message types of an echo request and its reply.
+func (s site) echoTypes() (request, reply byte) {
+	if s.v6 {
+		return 128, 129
+	}
+	return 8, 0
+}
+
+// pairChain judges every later segment of an unguarded workload: its pair must be allowed in either
+// direction.
+func (w ways) pairChain() *Chain {
+	c := &Chain{Name: w.name("_pair")}
+	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
+	peer := w.key(w.peer())
+	if w.out() {
+		add("", w.asks("th").in(w.set("")), accept())
+		if w.opposite().judges() {
+			add("", w.answers("th").in(w.opposite().set("")), accept())
+		}
+		add("", w.answers("th").in("served"+w.digit()), accept())
+		add("", peer.in(w.set("_any")), accept())
+		add("", w.asks("th").in(w.set("_nets")), accept())
+	} else {
+		client := w.opposite()
+		add("", w.asks("th").in(w.set("")), accept())
+		add("", w.answers("th").in(client.set("")), accept())
+		add("", peer.in(w.set("_any")), goTo(w.name("_wide")))
+		add("", w.asks("th").in(w.set("_nets")), goTo(w.name("_wide")))
+		add("", peer.in(client.set("_any")), accept())
+		add("", w.answers("th").in(client.set("_nets")), accept())
+	}
+	add("", count(CounterStray), drop())
+	return c
+}
+
+// wideChain remembers what comes in for a port that no exact key names, so that it may be answered.
+func (w ways) wideChain() *Chain {
+	c := &Chain{Name: w.name("_wide")}
+	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
+	add("answers of servers", tcpLater(), w.answers("tcp").in(w.opposite().set("")), accept())
+	w.rememberTCP(add, w.asks("tcp"))
+	add("", tcpLater(), accept())
+	add("", l4(identity.SCTP, ""), w.asks("sctp").refresh("served"+w.digit(), servedTime))
+	add("", sctpLater("meta l4proto sctp @th,96,8 != 0x1"), accept())
+	add("", goTo(w.name("_seen")))
+	return c
+}
+
+// rememberTCP keeps a birth for a short while and whatever follows it for long, so that scans do not
+// fill the set.
+func (s site) rememberTCP(add func(string, ...clause), k key) {
+	served := "served" + s.digit()
+	add("", tcpBirth(), k.addTo(served, synTime))
+	add("", tcpLater(), k.refresh(served, servedTime))
+}

@@ -1,0 +1,329 @@
+package firewall
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// socket is a netfilter netlink socket in one namespace. Tables that were made through it with the
+// owner flag belong to it until it is closed.
+//
+// The kernel works on a request while it is being sent: all of the answer is there when sending
+// returns, so that nothing here ever waits.
+type socket struct {
+	fd    int
+	port  uint32 // the number by which the kernel knows the owner of a table
+	where string // for errors: the namespace
+	seq   uint32
+	room  int // largest message that fits in the send buffer
+}
+
+// errAgain says that the kernel's answer was lost or that something changed in between: what is in
+// force must be read again.
+var errAgain = errors.New("the ruleset changed, or the kernel's answer was lost; read it again")
+
+// openSocket opens a socket in the namespace.
+func openSocket(ns *os.File, where string) (*socket, error) {
+	s := &socket{fd: -1, where: where, seq: 1}
+	err := EnterFile(ns, func() error {
+		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
+		s.fd = fd
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open nftables socket in %s: %w", where, err)
+	}
+	if err := s.setUp(); err != nil {
+		return nil, errors.Join(fmt.Errorf("set up nftables socket in %s: %w", where, err), s.close())
+	}
+	return s, nil
+}
+
+func (s *socket) setUp() error {
+	if err := unix.Bind(s.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	name, err := unix.Getsockname(s.fd)
+	if err != nil {
+		return err
+	}
+	s.port = name.(*unix.SockaddrNetlink).Pid
+	// Extended errors name the attribute that the kernel did not like; without the request itself.
+	for _, opt := range []int{unix.NETLINK_EXT_ACK, unix.NETLINK_CAP_ACK} {
+		if err := unix.SetsockoptInt(s.fd, unix.SOL_NETLINK, opt, 1); err != nil {
+			return err
+		}
+	}
+	if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20); err != nil {
+		return err
+	}
+	return s.makeRoom(4 << 20)
+}
+
+// makeRoom sees to it that a batch of n bytes can be sent at once: a batch in two parts would be two
+// transactions.
+func (s *socket) makeRoom(n int) error {
+	if n <= s.room {
+		return nil
+	}
+	// The kernel doubles the number, for its own book-keeping.
+	if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, n); err != nil {
+		return fmt.Errorf("send buffer of %d bytes: %w", n, err)
+	}
+	s.room = n
+	return nil
+}
+
+func (s *socket) close() error {
+	if s == nil || s.fd < 0 {
+		return nil
+	}
+	fd := s.fd
+	s.fd = -1
+	return unix.Close(fd)
+}
+
+// batch is one transaction: messages that the kernel carries out together, or none of them.
+type batch struct {
+	buf    attrs
+	labels []string // of each message, for errors
+}
+
+func newBatch() *batch {
+	b := &batch{}
+	b.message(unix.NFNL_MSG_BATCH_BEGIN, 0, 0, "begin", nil)
+	return b
+}
+
+// add appends a message of the nf_tables subsystem.
+func (b *batch) add(kind int, flags uint16, family Family, label string, fill func(*attrs)) {
+	b.message(unix.NFNL_SUBSYS_NFTABLES<<8|uint16(kind), flags, family, label, fill)
+}
+
+func (b *batch) message(kind, flags uint16, family Family, label string, fill func(*attrs)) {
+	at := len(b.buf)
+	b.buf = appendHeader(b.buf, kind, flags|unix.NLM_F_REQUEST, uint8(family))
+	if fill != nil {
+		fill(&b.buf)
+	}
+	binary.NativeEndian.PutUint32(b.buf[at:], uint32(len(b.buf)-at))
+	b.labels = append(b.labels, label)
+}
+
+// appendHeader writes struct nlmsghdr and struct nfgenmsg; length and sequence are filled in later.
+func appendHeader(b []byte, kind, flags uint16, family uint8) []byte {
+	b = binary.NativeEndian.AppendUint32(b, 0)
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = binary.NativeEndian.AppendUint16(b, flags)
+	b = binary.NativeEndian.AppendUint32(b, 0)
+	b = binary.NativeEndian.AppendUint32(b, 0)
+	resource := uint16(0)
+	if kind == unix.NFNL_MSG_BATCH_BEGIN || kind == unix.NFNL_MSG_BATCH_END {
+		resource = unix.NFNL_SUBSYS_NFTABLES
+	}
+	b = append(b, family, 0)
+	return binary.BigEndian.AppendUint16(b, resource)
+}
+
+const (
+	headerSize = unix.SizeofNlMsghdr
+	genSize    = nfgenmsgSize
+)
+
+// commit sends the batch as one transaction. The error names the message that the kernel refused;
+// then nothing of the batch is in force.
+func (s *socket) commit(b *batch) error {
+	if len(b.labels) < 2 {
+		return nil
+	}
+	last := b.finish(s.seq)
+	first := s.seq
+	s.seq += uint32(len(b.labels))
+	if err := s.makeRoom(len(b.buf) + 4096); err != nil {
+		return fmt.Errorf("%s: %w", s.where, err)
+	}
+	s.drain()
+	if err := s.send(b.buf); err != nil {
+		return fmt.Errorf("%s: send %d bytes of rules: %w", s.where, len(b.buf), err)
+	}
+	done := false
+	var refused error
+	err := s.receive(func(m message) bool {
+		if m.kind != unix.NLMSG_ERROR || m.seq < first || m.seq > first+last+1 {
+			return true
+		}
+		errno, text := m.errno()
+		switch {
+		case errno == 0:
+			done = done || m.seq == first+last
+		case refused == nil || m.seq > first:
+			// The kernel may name the batch as a whole first, and then the message.
+			refused = s.refusal(b.labels[m.seq-first], errno, text)
+		}
+		return true
+	})
+	switch {
+	case refused != nil:
+		return refused
+	case err != nil:
+		return err
+	case !done:
+		return fmt.Errorf("%s: %w", s.where, errAgain)
+	}
+	return nil
+}
+
+func (s *socket) refusal(label string, errno unix.Errno, text string) error {
+	if text != "" {
+		return fmt.Errorf("%s: %s: %w (%s)", s.where, label, errno, text)
+	}
+	return fmt.Errorf("%s: %s: %w", s.where, label, errno)
+}
+
+// finish ends the batch, numbers its messages, and asks for an answer to the last one that counts,
+// whose place it returns.
+func (b *batch) finish(seq uint32) uint32 {
+	last := uint32(len(b.labels) - 1)
+	b.message(unix.NFNL_MSG_BATCH_END, 0, 0, "end", nil)
+	for i, at := uint32(0), 0; at < len(b.buf); i++ {
+		binary.NativeEndian.PutUint32(b.buf[at+8:], seq+i)
+		if i == last {
+			flags := binary.NativeEndian.Uint16(b.buf[at+6:])
+			binary.NativeEndian.PutUint16(b.buf[at+6:], flags|unix.NLM_F_ACK)
+		}
+		at += int(binary.NativeEndian.Uint32(b.buf[at:]))
+	}
+	return last
+}
+
+func (s *socket) send(b []byte) error {
+	for {
+		err := unix.Sendto(s.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// drain throws away answers that nobody waits for any more.
+func (s *socket) drain() {
+	_ = s.receive(func(message) bool { return true })
+}
+
+// message is one netlink message received. data follows struct nfgenmsg where there is one.
+type message struct {
+	kind  uint16
+	flags uint16
+	seq   uint32
+	body  []byte
+}
+
+// errno reads NLMSG_ERROR: zero is an acknowledgement. The text is the kernel's own, often empty.
+func (m message) errno() (unix.Errno, string) {
+	if len(m.body) < 4+headerSize {
+		return unix.EPROTO, ""
+	}
+	errno := unix.Errno(-int32(binary.NativeEndian.Uint32(m.body)))
+	text := ""
+	if m.flags&unix.NLM_F_ACK_TLVS != 0 {
+		text = cstring(find(readAttrs(m.body[4+headerSize:]), unix.NLMSGERR_ATTR_MSG))
+	}
+	return errno, text
+}
+
+// receive hands over every message that is waiting, until f says false.
+func (s *socket) receive(f func(message) bool) error {
+	buf := make([]byte, 1<<16)
+	for {
+		n, _, flags, _, err := unix.Recvmsg(s.fd, buf, nil, unix.MSG_DONTWAIT)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN:
+			return nil
+		case err == unix.ENOBUFS:
+			return fmt.Errorf("%s: %w: %w", s.where, errAgain, err)
+		case err != nil:
+			return fmt.Errorf("%s: receive from nftables: %w", s.where, err)
+		case flags&unix.MSG_TRUNC != 0:
+			return fmt.Errorf("%s: receive from nftables: message longer than %d bytes", s.where, len(buf))
+		}
+		for b := buf[:n]; len(b) >= headerSize; {
+			size := int(binary.NativeEndian.Uint32(b))
+			if size < headerSize || size > len(b) {
+				break
+			}
+			m := message{binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]),
+				binary.NativeEndian.Uint32(b[8:]), b[headerSize:size]}
+			if !f(m) {
+				return nil
+			}
+			b = b[min((size+3)&^3, len(b)):]
+		}
+	}
+}
+
+// dump asks for a list and hands over each entry's attributes. What f keeps it must copy.
+func (s *socket) dump(kind int, family Family, what string, fill func(*attrs), f func(Family, []attr)) error {
+	return s.ask(kind, unix.NLM_F_DUMP, family, what, fill, f)
+}
+
+// get asks for one thing; found is false where it does not exist.
+func (s *socket) get(kind int, family Family, what string, fill func(*attrs), f func(Family, []attr)) (bool, error) {
+	err := s.ask(kind, unix.NLM_F_ACK, family, what, fill, f)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (s *socket) ask(kind int, flags uint16, family Family, what string, fill func(*attrs), f func(Family, []attr)) error {
+	s.seq++
+	s.drain()
+	buf := attrs(appendHeader(nil, unix.NFNL_SUBSYS_NFTABLES<<8|uint16(kind), flags|unix.NLM_F_REQUEST, uint8(family)))
+	if fill != nil {
+		fill(&buf)
+	}
+	binary.NativeEndian.PutUint32(buf, uint32(len(buf)))
+	binary.NativeEndian.PutUint32(buf[8:], s.seq)
+	if err := s.send(buf); err != nil {
+		return fmt.Errorf("%s: read %s: %w", s.where, what, err)
+	}
+	var failed error
+	complete, interrupted := false, false
+	err := s.receive(func(m message) bool {
+		if m.seq != s.seq {
+			return true
+		}
+		interrupted = interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
+		switch {
+		case m.kind == unix.NLMSG_DONE:
+			complete = true
+		case m.kind == unix.NLMSG_ERROR:
+			if errno, text := m.errno(); errno != 0 {
+				failed = s.refusal("read "+what, errno, text)
+			}
+			complete = true
+		case len(m.body) >= genSize:
+			f(Family(m.body[0]), readAttrs(m.body[genSize:]))
+		}
+		return true
+	})
+	switch {
+	case err != nil:
+		return err
+	case failed != nil:
+		if errors.Is(failed, syscall.EINTR) {
+			return fmt.Errorf("%w: %w", errAgain, failed)
+		}
+		return failed
+	case interrupted || !complete:
+		return fmt.Errorf("%s: read %s: %w", s.where, what, errAgain)
+	}
+	return nil
+}
