@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bulkhead-firewall/bulkhead/identity"
 	"github.com/bulkhead-firewall/bulkhead/policy"
 )
 
@@ -14,10 +15,10 @@ const fewNames = 3
 // evidence is a comment line for each edge of a rule. It changes only when the evidence is of another
 // class: a new order of magnitude, an earlier first sight, another of the first workloads. So
 // generating again after more of the same traffic gives the same text.
-func (s *suggester) evidence(edges []*Edge, g peerGroup, dir policy.Direction) []string {
+func (s *suggester) evidence(svc identity.Service, edges []*Edge, g peerGroup, dir policy.Direction) []string {
 	var out []string
 	if g.wide {
-		return append(out, "  "+s.line(mergeAll(edges), PortName(edges[0].Protocol, edges[0].Port)))
+		return append(out, "  "+s.line(svc, mergeAll(edges), PortName(edges[0].Protocol, edges[0].Port)))
 	}
 	for i, e := range edges {
 		if i == fewLines {
@@ -28,7 +29,7 @@ func (s *suggester) evidence(edges []*Edge, g peerGroup, dir policy.Direction) [
 		if g.world {
 			what = peerEnd(e, dir).Addr.String() + " " + what
 		}
-		out = append(out, "  "+s.line(e, what))
+		out = append(out, "  "+s.line(svc, e, what))
 	}
 	return out
 }
@@ -42,16 +43,16 @@ func mergeAll(edges []*Edge) *Edge {
 	return sum
 }
 
-func (s *suggester) line(e *Edge, what string) string {
+func (s *suggester) line(svc identity.Service, e *Edge, what string) string {
+	if names := s.vipNames(svc, e.VIPs); names != "" {
+		what += " through " + names
+	}
 	text := fmt.Sprintf("%s: first seen %s, %s times", what, e.First.UTC().Format("2006-01-02 15:04 UTC"), magnitude(e.Count()))
 	if e.Count() == 1 {
 		text = strings.TrimSuffix(text, "1 times") + "once"
 	}
-	if names := memberNames(e.Clients); names != "" {
+	if names := memberNames(svc, e.Clients); names != "" {
 		text += ", by " + names
-	}
-	if names := vipNames(e.VIPs); names != "" {
-		text += ", through " + names
 	}
 	if reason := s.reviews[e.Key]; reason != "" {
 		text += "; REVIEW: " + reason
@@ -75,10 +76,11 @@ func magnitude(n uint64) string {
 	return fmt.Sprintf("%d+", p)
 }
 
-func memberNames(l Earliest[Member]) string {
+// memberNames leaves the namespace out where it is the policy's own.
+func memberNames(svc identity.Service, l Earliest[Member]) string {
 	var names []string
 	for _, it := range l.Items {
-		names = append(names, it.What.String())
+		names = append(names, strings.TrimPrefix(it.What.String(), svc.Namespace+"/"))
 	}
 	if len(names) > fewNames || l.More {
 		return strings.Join(names[:min(len(names), fewNames)], ", ") + " and others"
@@ -86,13 +88,16 @@ func memberNames(l Earliest[Member]) string {
 	return strings.Join(names, ", ")
 }
 
-// vipNames gives the virtual addresses by Service name and port: "shop/mail:5000".
-func vipNames(l Earliest[Dialled]) string {
+// vipNames gives the virtual addresses by Service name and port: "mail:5000".
+func (s *suggester) vipNames(svc identity.Service, l Earliest[Dialled]) string {
 	var names []string
 	for _, it := range l.Items {
-		n := it.What.String()
-		if it.What.Name != "" {
-			n = fmt.Sprintf("%s:%d", it.What.Name, it.What.Key.Port)
+		n, name := it.What.String(), it.What.Name
+		if name == "" {
+			name = s.view.VIPNames[it.What.Key.Addr]
+		}
+		if name != "" {
+			n = fmt.Sprintf("%s:%d", strings.TrimPrefix(name, svc.Namespace+"/"), it.What.Key.Port)
 		}
 		names = append(names, n)
 	}

@@ -201,7 +201,7 @@ func (s *suggester) rule(svc identity.Service, g peerGroup, dir policy.Direction
 	if remark != "" {
 		r.Comment = append(r.Comment, remark)
 	}
-	r.Comment = append(r.Comment, s.evidence(said, g, dir)...)
+	r.Comment = append(r.Comment, s.evidence(svc, said, g, dir)...)
 	r.Comment = append(r.Comment, notes...)
 	return r, nil
 }
