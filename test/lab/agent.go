@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -211,6 +212,12 @@ func (a *agent) probe(ctx context.Context, probes []Probe) {
 			s.foreign = s.foreign || a.echoes.foreign(d)
 		}
 	}
+	undo, err := a.dir.prime(shots)
+	if err != nil {
+		undo = func() {}
+		slog.Warn("neighbours not primed; probes may be lost", "err", err)
+	}
+	defer undo()
 	for i, o := range shootAll(ctx, shots) {
 		if shots[i] != nil {
 			judge(&probes[i], shots[i], o)

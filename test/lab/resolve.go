@@ -32,15 +32,17 @@ type shot struct {
 
 // directory names every end of a lab. It is made once and only read.
 type directory struct {
-	state  *State
-	pods   map[string]*Pod
-	byAddr map[netip.Addr]endpoint
-	vips   map[netip.Addr][]VIP
-	byVIP  map[string]netip.Addr // Service's namespace/name → its first address
+	state   *State
+	pods    map[string]*Pod
+	byAddr  map[netip.Addr]endpoint
+	byNetNS map[string]*Pod // pods with a namespace of their own
+	vips    map[netip.Addr][]VIP
+	byVIP   map[string]netip.Addr // Service's namespace/name → its first address
 }
 
 func newDirectory(s *State) *directory {
-	d := &directory{state: s, pods: map[string]*Pod{}, byAddr: map[netip.Addr]endpoint{}, vips: map[netip.Addr][]VIP{}, byVIP: map[string]netip.Addr{}}
+	d := &directory{state: s, pods: map[string]*Pod{}, byAddr: map[netip.Addr]endpoint{},
+		byNetNS: map[string]*Pod{}, vips: map[netip.Addr][]VIP{}, byVIP: map[string]netip.Addr{}}
 	for _, n := range s.Nodes {
 		for _, a := range n.Addrs {
 			d.byAddr[a] = endpoint{netns: n.NetNS, name: n.Name, addrs: []netip.Addr{a}}
@@ -58,6 +60,9 @@ func newDirectory(s *State) *directory {
 	}
 	for _, p := range s.Pods {
 		d.pods[p.String()] = p
+		if !p.HostNetwork {
+			d.byNetNS[p.NetNS] = p
+		}
 		for _, a := range p.Addrs {
 			d.byAddr[a] = endpoint{netns: p.NetNS, name: p.String(), addrs: []netip.Addr{a}, pod: p}
 		}
