@@ -34,8 +34,6 @@ type Config struct {
 	AlertLog     string                    // alertLog: file of JSON lines; "" writes none
 	AlertLogSize int64                     // alertLogSize: MiB at which the file is rotated
 	LabelOrder   []string                  // labelOrder: labels that name a service, first found wins; empty: the built-in order
-	Containerd   string                    // containerd: socket asked for labels that CNI does not bring; "" asks none
-	Podman       string                    // podman: likewise
 	LogLevel     string                    // logLevel: debug, info, warn, error
 	Group        string                    // group: numeric id or name of the group that may use the socket; "" root only
 }
@@ -67,7 +65,7 @@ func (c *Config) fields() map[string]any {
 		"inventoryDir": &c.InventoryDir, "defaultMode": &c.DefaultMode, "namespace": &c.Namespace,
 		"resolvers": &c.Resolvers, "networks": &c.Networks, "podBlocks": &c.PodBlocks,
 		"alertLog": &c.AlertLog, "alertLogSize": &c.AlertLogSize, "labelOrder": &c.LabelOrder,
-		"containerd": &c.Containerd, "podman": &c.Podman, "logLevel": &c.LogLevel, "group": &c.Group,
+		"logLevel": &c.LogLevel, "group": &c.Group,
 	}
 }
 
@@ -184,7 +182,6 @@ func (c Config) check(name string) error {
 	}{
 		{"socket", c.Socket, true}, {"stateDir", c.StateDir, true}, {"policyDir", c.PolicyDir, false},
 		{"inventoryDir", c.InventoryDir, false}, {"alertLog", c.AlertLog, false},
-		{"containerd", c.Containerd, false}, {"podman", c.Podman, false},
 	} {
 		if p.path == "" && p.required {
 			bad(p.key, "empty; want a path")
@@ -192,9 +189,10 @@ func (c Config) check(name string) error {
 			bad(p.key, "%q: want an absolute path", p.path)
 		}
 	}
-	// sun_path holds 108 bytes with the final zero (unix(7)).
-	if len(c.Socket) > 107 {
-		bad("socket", "%d bytes long; the kernel takes 107", len(c.Socket))
+	// sun_path holds 108 bytes with the final zero (unix(7)); the server makes the socket under a name
+	// that is 4 longer.
+	if len(c.Socket) > 103 {
+		bad("socket", "%d bytes long; at most 103", len(c.Socket))
 	}
 	if c.Node == "" {
 		bad("node", "empty; want this node's name")

@@ -28,8 +28,6 @@ podBlocks: [10.244.0.0/16]
 alertLog: /var/log/x.jsonl
 alertLogSize: 8
 labelOrder: [team, app]
-containerd: /run/containerd/containerd.sock
-podman: /run/podman/podman.sock
 logLevel: debug
 group: "999"
 `))
@@ -44,7 +42,7 @@ group: "999"
 			netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24")}},
 		PodBlocks: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
 		AlertLog:  "/var/log/x.jsonl", AlertLogSize: 8, LabelOrder: []string{"team", "app"},
-		Containerd: "/run/containerd/containerd.sock", Podman: "/run/podman/podman.sock", LogLevel: "debug", Group: "999",
+		LogLevel: "debug", Group: "999",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -62,7 +60,7 @@ group: "999"
 // TestParseConfigErrors compares whole sentences: they are what an operator has to act on.
 func TestParseConfigErrors(t *testing.T) {
 	for _, c := range []struct{ name, yaml, want string }{
-		{"unknown key", "node: a\nsokcet: /x\n", "f.yaml:2:1: sokcet: unknown key; known are alertLog, alertLogSize, containerd, defaultMode, group, inventoryDir, labelOrder, logLevel, namespace, networks, node, podBlocks, podman, policyDir, resolvers, socket, stateDir"},
+		{"unknown key", "node: a\nsokcet: /x\n", "f.yaml:2:1: sokcet: unknown key; known are alertLog, alertLogSize, defaultMode, group, inventoryDir, labelOrder, logLevel, namespace, networks, node, podBlocks, policyDir, resolvers, socket, stateDir"},
 		{"twice", "node: a\nnode: b\n", `f.yaml:2:1: node: given twice`},
 		{"mode", "defaultMode: block\n", `f.yaml:1:14: defaultMode: mode "block": want learn, alert or enforce`},
 		{"list element", "podBlocks:\n- 10.0.0.0/8\n- 10.0.0.0/99\n", `f.yaml:3:3: podBlocks: netip.ParsePrefix("10.0.0.0/99"): prefix length out of range`},
@@ -71,7 +69,7 @@ func TestParseConfigErrors(t *testing.T) {
 		{"not a mapping", "- a\n", `f.yaml:1:1: want a mapping of keys to values`},
 		{"syntax", "node: [\n", `f.yaml:1: did not find expected node content`},
 		{"relative", "socket: api.sock\n", `f.yaml: socket: "api.sock": want an absolute path`},
-		{"long socket", "socket: /" + strings.Repeat("x", 120) + "\n", `f.yaml: socket: 121 bytes long; the kernel takes 107`},
+		{"long socket", "socket: /" + strings.Repeat("x", 120) + "\n", `f.yaml: socket: 121 bytes long; at most 103`},
 		{"level", "logLevel: loud\n", `f.yaml: logLevel: level "loud": want debug, info, warn or error`},
 		{"two", "node: ''\nalertLogSize: 0\n", "f.yaml: node: empty; want this node's name\nf.yaml: alertLogSize: 0: want 1 or more (MiB)"},
 	} {

@@ -8,11 +8,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
+	"github.com/bulkhead-firewall/bulkhead/flow"
 	"github.com/bulkhead-firewall/bulkhead/identity"
 	"github.com/bulkhead-firewall/bulkhead/policy"
 )
@@ -33,19 +35,21 @@ var (
 	bucketWorkloads = []byte("workloads") // id → StoredWorkload
 	bucketPolicies  = []byte("policies")  // "kind/namespace/name" → StoredPolicy, those of the API
 	bucketModes     = []byte("modes")     // "namespace/name" of a service → mode
-	bucketEdges     = []byte("edges")     // "graph" → snapshot of the flow graph
-	bucketBaseline  = []byte("baseline")  // "baseline" → snapshot of the baseline
+	bucketFiles     = []byte("files")     // folder, then path → last good text of a watched file
+	bucketEdges     = []byte("edges")     // flow.Key.ID → edge
+	bucketBaseline  = []byte("baseline")  // flow.Key.ID → known edge
 
 	keySchema      = []byte("schema")
 	keyDefaultMode = []byte("defaultMode")
-	keyGraph       = []byte("graph")
-	keyBaseline    = []byte("baseline")
 )
 
 // Store is the daemon's state on disk: one bbolt file, one process, one writer at a time. Every
 // write is one transaction, on disk when the call returns; a failed one leaves what was there.
 type Store struct {
 	db *bbolt.DB
+
+	mu     sync.Mutex
+	failed error // of the last write; nil after one that worked
 }
 
 // StoredWorkload is what a later daemon needs to take a workload over.
@@ -66,6 +70,7 @@ type StoredWorkload struct {
 // StoredInterface is one interface of a StoredWorkload.
 type StoredInterface struct {
 	Name      string       `json:"name"`
+	Network   string       `json:"network,omitempty"` // the CNI network that brought it
 	Host      string       `json:"host,omitempty"`
 	HostIndex int          `json:"hostIndex,omitempty"`
 	MAC       string       `json:"mac"`
@@ -123,7 +128,7 @@ func (s *Store) migrate() error {
 		return err
 	}
 	return s.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketWorkloads, bucketPolicies, bucketModes, bucketEdges, bucketBaseline} {
+		for _, name := range [][]byte{bucketMeta, bucketWorkloads, bucketPolicies, bucketModes, bucketFiles, bucketEdges, bucketBaseline} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -176,6 +181,9 @@ type Change struct {
 
 // Commit writes a change in one transaction.
 func (s *Store) Commit(c Change) error {
+	if len(c.Put)+len(c.Delete)+len(c.Modes) == 0 && !c.ClearModes && c.DefaultMode == nil {
+		return nil
+	}
 	return s.update("policies", func(tx *bbolt.Tx) error {
 		policies := tx.Bucket(bucketPolicies)
 		for _, key := range c.Delete {
@@ -206,6 +214,57 @@ func (s *Store) Commit(c Change) error {
 		}
 		return nil
 	})
+}
+
+// The watched folders.
+const (
+	folderPolicies  = "policies"
+	folderInventory = "inventory"
+)
+
+// PutFiles replaces what is remembered of a watched folder: the last good text of each file, by path.
+func (s *Store) PutFiles(folder string, texts map[string][]byte) error {
+	return s.update(folder+" files", func(tx *bbolt.Tx) error { return putFiles(tx, folder, texts) })
+}
+
+func putFiles(tx *bbolt.Tx, folder string, texts map[string][]byte) error {
+	b, err := tx.Bucket(bucketFiles).CreateBucketIfNotExists([]byte(folder))
+	if err != nil {
+		return err
+	}
+	err = b.ForEach(func(k, _ []byte) error { // deleting while ForEach runs is not allowed
+		if _, still := texts[string(k)]; !still {
+			texts[string(k)] = nil
+		}
+		return nil
+	})
+	for path, text := range texts {
+		switch {
+		case err != nil:
+			return err
+		case text == nil:
+			err = b.Delete([]byte(path))
+		default:
+			err = b.Put([]byte(path), text)
+		}
+	}
+	return err
+}
+
+// Files gives what PutFiles wrote.
+func (s *Store) Files(folder string) (map[string][]byte, error) {
+	out := map[string][]byte{}
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketFiles).Bucket([]byte(folder))
+		if b == nil {
+			return nil
+		}
+		return b.ForEach(func(k, v []byte) error {
+			out[string(k)] = append([]byte{}, v...)
+			return nil
+		})
+	})
+	return out, err
 }
 
 // Policies gives the policies of the API by key.
@@ -239,33 +298,72 @@ func (s *Store) Modes() (map[string]policy.Mode, *policy.Mode, error) {
 	return out, standard, err
 }
 
-// PutLearned writes what was learned: snapshots of graph and baseline.
-func (s *Store) PutLearned(graph, baseline []byte) error {
+// PutLearned writes what changed in graph and baseline.
+func (s *Store) PutLearned(changed []flow.Edge, removed []flow.Key, known []flow.Known) error {
+	if len(changed)+len(removed)+len(known) == 0 {
+		return nil
+	}
 	return s.update("edges", func(tx *bbolt.Tx) error {
-		if err := tx.Bucket(bucketEdges).Put(keyGraph, graph); err != nil {
-			return err
+		edges, baseline := tx.Bucket(bucketEdges), tx.Bucket(bucketBaseline)
+		for _, k := range removed {
+			if err := edges.Delete([]byte(k.ID())); err != nil {
+				return err
+			}
 		}
-		return tx.Bucket(bucketBaseline).Put(keyBaseline, baseline)
+		for _, e := range changed {
+			raw, err := flow.EncodeEdge(e)
+			if err == nil {
+				err = edges.Put([]byte(e.Key.ID()), raw)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		for _, e := range known {
+			raw, err := flow.EncodeKnown(e)
+			if err == nil {
+				err = baseline.Put([]byte(e.Key.ID()), raw)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
-// Learned gives the snapshots of PutLearned, nil where there was none.
-func (s *Store) Learned() (graph, baseline []byte, err error) {
-	err = s.db.View(func(tx *bbolt.Tx) error {
-		// The bytes belong to the transaction; a copy outlives it.
-		graph = append(graph, tx.Bucket(bucketEdges).Get(keyGraph)...)
-		baseline = append(baseline, tx.Bucket(bucketBaseline).Get(keyBaseline)...)
-		return nil
-	})
-	return graph, baseline, err
+// Learned gives what PutLearned wrote. A record that does not decode costs itself only and is told
+// of in the error.
+func (s *Store) Learned() ([]flow.Edge, []flow.Known, error) {
+	edges, err := decodeAll(s.db, bucketEdges, flow.DecodeEdge)
+	known, knownErr := decodeAll(s.db, bucketBaseline, flow.DecodeKnown)
+	return edges, known, errors.Join(err, knownErr)
 }
 
 // update runs one write transaction. bbolt holds one writer at a time; the others wait.
 func (s *Store) update(what string, f func(*bbolt.Tx) error) error {
-	if err := s.db.Update(f); err != nil {
-		return fmt.Errorf("store %s in %s: %w; nothing was changed", what, s.db.Path(), err)
+	err := s.db.Update(f)
+	if err != nil {
+		err = fmt.Errorf("store %s in %s: %w; nothing was changed", what, s.db.Path(), err)
 	}
-	return nil
+	s.mu.Lock()
+	s.failed = err
+	s.mu.Unlock()
+	return err
+}
+
+// Healthy says whether the store can be written to. It asks the disk only when the last write
+// failed.
+func (s *Store) Healthy() error {
+	s.mu.Lock()
+	failed := s.failed
+	s.mu.Unlock()
+	if failed == nil {
+		return nil
+	}
+	return s.update("nothing, to try", func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketMeta).Put(keySchema, binary.BigEndian.AppendUint64(nil, schema))
+	})
 }
 
 func putJSON(b *bbolt.Bucket, key string, v any) error {
@@ -274,6 +372,23 @@ func putJSON(b *bbolt.Bucket, key string, v any) error {
 		return err
 	}
 	return b.Put([]byte(key), raw)
+}
+
+func decodeAll[T any](db *bbolt.DB, bucket []byte, decode func([]byte) (T, error)) ([]T, error) {
+	var out []T
+	var bad []error
+	err := db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucket).ForEach(func(k, raw []byte) error {
+			v, err := decode(raw)
+			if err != nil {
+				bad = append(bad, fmt.Errorf("%s %q: %w", bucket, k, err))
+				return nil
+			}
+			out = append(out, v)
+			return nil
+		})
+	})
+	return out, errors.Join(append(bad, err)...)
 }
 
 func eachJSON[T any](db *bbolt.DB, bucket []byte, f func(key string, v T)) error {

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/bbolt"
 
+	"github.com/bulkhead-firewall/bulkhead/flow"
 	"github.com/bulkhead-firewall/bulkhead/identity"
 	"github.com/bulkhead-firewall/bulkhead/policy"
 )
@@ -38,6 +39,11 @@ func TestStoreRoundTrip(t *testing.T) {
 			Addrs: []netip.Addr{netip.MustParseAddr("10.88.0.5"), netip.MustParseAddr("fd00:88::5")}}},
 		Since: time.Unix(1700000000, 0).UTC(), StartSeen: true,
 	}
+	service := func(name string) flow.End {
+		return flow.End{Kind: identity.Pod, Service: identity.Service{Namespace: "shop", Name: name}}
+	}
+	edge := flow.Edge{Key: flow.Key{Client: service("web"), Server: service("cart"), Protocol: identity.TCP, Port: 80}}
+	gone := flow.Key{Client: service("web"), Server: service("ad"), Protocol: identity.TCP, Port: 80}
 	standard := policy.AlertMode
 	for _, err := range []error{
 		s.PutWorkload(w), s.PutWorkload(StoredWorkload{ID: "c2"}), s.DeleteWorkloads("c2", "never"),
@@ -45,7 +51,8 @@ func TestStoreRoundTrip(t *testing.T) {
 			Modes: map[string]policy.Mode{"shop/cart": policy.Enforce}}),
 		s.Commit(Change{Delete: []string{"Policy/shop/a"}, ClearModes: true,
 			Modes: map[string]policy.Mode{"shop/ad": policy.AlertMode}, DefaultMode: &standard}),
-		s.PutLearned([]byte("graph"), []byte("baseline")),
+		s.PutLearned([]flow.Edge{edge, {Key: gone}}, nil, []flow.Known{{Key: edge.Key, How: flow.Learned, ByClient: true}}),
+		s.PutLearned(nil, []flow.Key{gone}, nil),
 		s.Close(),
 	} {
 		if err != nil {
@@ -65,8 +72,9 @@ func TestStoreRoundTrip(t *testing.T) {
 	if diff := cmp.Diff(map[string]policy.Mode{"shop/ad": policy.AlertMode}, modes); err != nil || diff != "" || def == nil || *def != standard {
 		t.Errorf("modes: %v %s, default %v", err, diff, def)
 	}
-	if g, b, err := s.Learned(); string(g) != "graph" || string(b) != "baseline" || err != nil {
-		t.Errorf("learned %q %q %v", g, b, err)
+	edges, known, err := s.Learned()
+	if err != nil || len(edges) != 1 || edges[0].Key != edge.Key || len(known) != 1 || known[0].Key != edge.Key {
+		t.Errorf("learned %+v %+v %v", edges, known, err)
 	}
 }
 

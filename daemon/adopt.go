@@ -1,0 +1,216 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/bulkhead-firewall/bulkhead/alert"
+	"github.com/bulkhead-firewall/bulkhead/cni"
+	"github.com/bulkhead-firewall/bulkhead/firewall"
+	"github.com/bulkhead-firewall/bulkhead/identity"
+	"github.com/bulkhead-firewall/bulkhead/policy"
+)
+
+// adoptWait bounds how long a start waits for all workloads to hold what is wanted. One that does
+// not make it goes on trying; its old rules are in force.
+const adoptWait = time.Minute
+
+// restoreState reads what the former daemon knew: policies, modes, what was learned, the folders'
+// last good files. A stored policy that does not parse ends the start: without it a workload would
+// be open that is closed now.
+func (d *Daemon) restoreState() error {
+	own, standard, err := d.store.Modes()
+	if err != nil {
+		return fmt.Errorf("restore modes: %w", err)
+	}
+	m := &modes{own: map[identity.Service]policy.Mode{}, standard: d.cfg.DefaultMode}
+	if standard != nil {
+		m.standard = *standard
+	}
+	for name, mode := range own {
+		s, err := parseService(name)
+		if err != nil {
+			return fmt.Errorf("restore modes: %w", err)
+		}
+		m.own[s] = mode
+	}
+	d.modes.Store(m)
+	held, err := d.storedPolicies()
+	if err != nil {
+		return fmt.Errorf("restore policies: %w; the rules in force stay as they are", err)
+	}
+	if err := d.restoreFolders(held); err != nil {
+		return err
+	}
+	edges, known, err := d.store.Learned()
+	if err != nil {
+		d.log.Error("learned edges lost", "err", err)
+	}
+	d.graph.Restore(edges)
+	d.baseline.Restore(known)
+	return nil
+}
+
+func (d *Daemon) storedPolicies() (map[policy.Key]heldPolicy, error) {
+	stored, err := d.store.Policies()
+	if err != nil {
+		return nil, err
+	}
+	held := map[policy.Key]heldPolicy{}
+	for key, s := range stored {
+		list, err := policy.Parse(s.File, []byte(s.Text))
+		if err == nil && (len(list) != 1 || storeKey(list[0].Key()) != key) {
+			err = fmt.Errorf("holds %d policies, want one", len(list))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", key, err)
+		}
+		list[0].Source = s.File
+		held[list[0].Key()] = heldPolicy{list[0], sourceAPI, s.Applied}
+	}
+	return held, nil
+}
+
+// restoreFolders reads the watched folders over the last good version of each file.
+func (d *Daemon) restoreFolders(held map[policy.Key]heldPolicy) error {
+	texts, err := d.store.Files(folderPolicies)
+	if err != nil {
+		return err
+	}
+	before := restore(texts, policy.Parse)
+	if d.policyFiles, err = readFolder(d, d.policyFolder, folderPolicies, before, policy.Parse); err != nil {
+		return err
+	}
+	rules, err := withFiles(held, d.policyFiles, before, d.now())
+	if err != nil {
+		return fmt.Errorf("policyDir: %w; the rules in force stay as they are", err)
+	}
+	d.rules.Store(rules)
+	if texts, err = d.store.Files(folderInventory); err != nil {
+		return err
+	}
+	parse := parseInventory(d.cfg.LabelOrder)
+	if d.inventoryFiles, err = readFolder(d, d.inventoryFolder, folderInventory, restore(texts, parse), parse); err != nil {
+		return err
+	}
+	d.useInventory(mergeInventory(d.inventoryFiles))
+	return nil
+}
+
+// readFolder reads a watched folder for the first time.
+func readFolder[T any](d *Daemon, f folder, name string, before lastGood[T], parse func(string, []byte) (T, error)) (lastGood[T], error) {
+	files, errs, err := f.files()
+	if err != nil {
+		if !d.absent(err, len(before.good)) {
+			d.complain(name, []error{fmt.Errorf("%s: %w; what it held stays in force", name, err)})
+		}
+		return before, nil
+	}
+	next, changed := before.read(files, parse)
+	for _, text := range next.errors() {
+		errs = append(errs, errors.New(text))
+	}
+	d.complain(name, errs)
+	if !changed {
+		return next, nil
+	}
+	// A full disk must not keep the daemon from starting: the files themselves are there.
+	if err := d.store.PutFiles(name, next.texts()); err != nil {
+		d.log.Error("last good files not stored", "dir", name, "err", err)
+	}
+	return next, nil
+}
+
+// adopt takes over every workload of the store, and those that the plugin let through while no
+// daemon ran. All of them are in the index before the first one's rules are touched, so that
+// nothing that is needed is ever taken away.
+func (d *Daemon) adopt(ctx context.Context) error {
+	records, err := d.store.Workloads()
+	if err != nil {
+		d.log.Error("stored workloads lost", "err", err)
+	}
+	var gone []string
+	var found []*workload
+	for _, r := range records {
+		if cookie, err := firewall.Cookie(r.NetNS); err != nil || cookie != r.Cookie {
+			d.log.Info("workload ended", "workload", r.Namespace+"/"+r.Name, "reason", "its namespace is gone")
+			gone = append(gone, r.ID)
+			continue
+		}
+		found = append(found, d.prepare(d.recheck(r)))
+	}
+	if err := d.store.DeleteWorkloads(gone...); err != nil {
+		d.log.Error("workloads not forgotten", "err", err)
+	}
+	for _, w := range found {
+		d.announce(w)
+	}
+	if err := d.refreshNode(); err != nil {
+		return err
+	}
+	d.lockBaselines()
+	for _, w := range found {
+		d.launch(w)
+	}
+	wait, cancel := context.WithTimeout(ctx, adoptWait)
+	defer cancel()
+	if held := d.settle(wait, "start"); held < len(found) {
+		d.log.Warn("workloads not adopted yet", "count", len(found)-held)
+	}
+	d.adoptPending(ctx)
+	d.sweepGuards()
+	return ctx.Err()
+}
+
+// recheck looks at a stored workload's interfaces as the kernel has them now: a host end may have
+// been renamed or re-made while no daemon ran.
+func (d *Daemon) recheck(r StoredWorkload) StoredWorkload {
+	ns, err := firewall.OpenNamespace(r.NetNS)
+	if err != nil {
+		return r
+	}
+	defer ns.Close()
+	for i, ifc := range r.Interfaces {
+		now, err := interfaces(ns, ifc.request())
+		if err != nil {
+			d.log.Warn("interface not found", "workload", r.Namespace+"/"+r.Name, "interface", ifc.Name, "err", err)
+			continue
+		}
+		r.Interfaces[i].Host, r.Interfaces[i].HostIndex = now[0].Host, now[0].HostIndex
+	}
+	return r
+}
+
+// adoptPending takes what the plugin let through without us (failurePolicy open), and says so: it
+// ran without rules.
+func (d *Daemon) adoptPending(ctx context.Context) {
+	journal := cni.Journal{Dir: cni.PendingDir(d.cfg.Socket)}
+	list, err := journal.List()
+	if err != nil {
+		d.log.Error("journal of the plugin not read", "err", err)
+	}
+	for _, p := range list {
+		id, ifname := p.Request.ContainerID, p.Request.IfName
+		err := d.attachAs(ctx, p.Request, false)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			d.log.Info("workload ended", "workload", id, "reason", "its namespace went before it was adopted")
+		case err != nil:
+			d.log.Error("workload of the journal not adopted", "workload", id, "err", err)
+			continue
+		default:
+			a := alert.Tampering{Time: d.now(), Workload: d.index.View().Workload(id)}.Alert(d.cfg.Node)
+			a.Severity, a.Breaks = alert.High, ""
+			a.Reason = fmt.Sprintf("%s ran without rules from %s: the daemon could not be asked (%s); its rules are in force now",
+				a.Client.Workload, p.Time.UTC().Format(time.RFC3339), p.Cause)
+			a.Advice = "set failurePolicy to closed in the conflist, or see why the daemon was away"
+			d.alerts.Send(a)
+		}
+		if err := journal.Remove(id, ifname); err != nil {
+			d.log.Error("journal of the plugin not cleared", "workload", id, "err", err)
+		}
+	}
+}

@@ -1,0 +1,257 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bulkhead-firewall/bulkhead/alert"
+	"github.com/bulkhead-firewall/bulkhead/firewall"
+	"github.com/bulkhead-firewall/bulkhead/flow"
+)
+
+const (
+	// presenceEvery is how often a workload's namespace is looked for at its path. Our own sockets
+	// keep a namespace alive, so nothing else tells us that the runtime let go of it.
+	presenceEvery = time.Second
+	// sweepEvery is how often what the kernel holds is compared with what it should, beside the
+	// events that tell of changes at once; and how often what failed is tried again.
+	sweepEvery = 30 * time.Second
+	// retryEvery is how soon after a failed reconcile the next one is tried.
+	retryEvery = 2 * time.Second
+)
+
+// grip is what a workload's routine holds of its namespace.
+type grip struct {
+	ns     *firewall.Namespace
+	inode  uint64 // of the namespace
+	reader *firewall.Reader
+	tamper chan alert.Tampering
+	end    context.CancelFunc // of the helpers
+	helper sync.WaitGroup     // flow log and watch
+}
+
+// routine owns the workload's namespace until ctx ends: the cause says whether the rules go.
+func (w *workload) routine(ctx context.Context) {
+	defer close(w.done)
+	g := &grip{tamper: make(chan alert.Tampering, 16)}
+	defer w.release(ctx, g)
+	presence, sweep := time.NewTicker(presenceEvery), time.NewTicker(sweepEvery)
+	defer presence.Stop()
+	defer sweep.Stop()
+	var retry <-chan time.Time
+	w.kick("start")
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.kicks:
+			retry = w.serve(ctx, g)
+		case <-retry:
+			retry = w.serve(ctx, g)
+		case f := <-w.asks:
+			f(g.ns)
+		case t := <-g.tamper:
+			w.onTamper(ctx, g, t)
+		case <-sweep.C:
+			w.sweep(ctx, g)
+		case <-presence.C:
+			if !w.present(g) {
+				w.end(errLeft)
+				w.d.withdraw(w, "its namespace is gone")
+				return
+			}
+		}
+	}
+}
+
+// serve reconciles once for all who asked until now, answers them, and says when to try again.
+func (w *workload) serve(ctx context.Context, g *grip) <-chan time.Time {
+	w.mu.Lock()
+	waiters, cause := w.waiters, w.cause
+	w.waiters = nil
+	w.mu.Unlock()
+	err := w.reconcile(ctx, g, cause)
+	w.mu.Lock()
+	changed := fmt.Sprint(w.state.err) != fmt.Sprint(err)
+	w.state.err = err
+	w.mu.Unlock()
+	if changed {
+		w.report(err)
+	}
+	for _, answer := range waiters {
+		answer <- err // has room for one
+	}
+	if err != nil && ctx.Err() == nil {
+		return time.After(retryEvery)
+	}
+	return nil
+}
+
+// report tells of a reconcile that failed, and of the next one that does not.
+func (w *workload) report(err error) {
+	text := ""
+	if err != nil {
+		text = fmt.Sprintf("%s does not hold what policy says: %v", w, err)
+	}
+	w.d.warn("workload "+w.id, text)
+}
+
+// reconcile brings the namespace to what policies, identities and mode say now. Where that is what
+// it holds, nothing is done.
+func (w *workload) reconcile(ctx context.Context, g *grip, cause string) error {
+	spec, err := w.wanted()
+	if err != nil {
+		return err
+	}
+	held := w.inForce()
+	if held.valid && reflect.DeepEqual(held.spec, spec) {
+		return nil
+	}
+	if err := w.open(ctx, g); err != nil {
+		return err
+	}
+	begin := time.Now()
+	changes, err := g.ns.Apply(firewall.Compile(spec)) // ends the connections that lose their right, too
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	w.state.spec, w.state.valid, w.state.applied = spec, true, w.d.now()
+	w.mu.Unlock()
+	if changes > 0 {
+		w.d.counters.transactions.Add(1)
+	}
+	w.log.Debug("rules in force", "reason", cause, "mode", spec.Mode.String(), "count", changes, "took", time.Since(begin))
+	w.tellWarnings(g)
+	return nil
+}
+
+// tellWarnings passes on what this kernel, or this workload's kind of interface, cannot do.
+func (w *workload) tellWarnings(g *grip) {
+	var own []string
+	for _, text := range g.ns.Warnings() {
+		if strings.HasPrefix(text, "this kernel") {
+			w.d.warn("kernel: "+text, text) // the same for all
+		} else {
+			own = append(own, text)
+		}
+	}
+	text := ""
+	if len(own) > 0 {
+		text = w.String() + ": " + strings.Join(own, "; ")
+	}
+	w.d.warn("interfaces "+w.id, text)
+}
+
+// wanted is what the namespace should hold.
+func (w *workload) wanted() (firewall.Spec, error) {
+	view := w.d.index.View()
+	me := view.Workload(w.id)
+	if me == nil {
+		return firewall.Spec{}, errWithdrawn
+	}
+	ifcs, err := w.interfaces()
+	if err != nil {
+		return firewall.Spec{}, err
+	}
+	return firewall.Spec{Mode: w.d.modes.Load().of(me.Service), Sides: w.d.rules.Load().set.Entries(view, me), Interfaces: ifcs}, nil
+}
+
+// open takes the namespace: the flow log first, so that the rules' first message finds a reader.
+func (w *workload) open(ctx context.Context, g *grip) error {
+	if g.ns != nil {
+		return nil
+	}
+	r := w.stored()
+	reader, err := firewall.NewReader(firewall.ReaderConfig{Namespace: r.NetNS, Workload: w.id})
+	if err != nil {
+		return err
+	}
+	ifcs, err := w.interfaces()
+	if err != nil {
+		return errors.Join(err, reader.Close())
+	}
+	ns, err := firewall.Open(firewall.Config{NetNS: r.NetNS, Interfaces: ifcs})
+	if err != nil {
+		return errors.Join(err, reader.Close())
+	}
+	helpers, end := context.WithCancel(ctx)
+	g.ns, g.reader, g.end = ns, reader, end
+	g.inode = 0
+	var st unix.Stat_t
+	if unix.Stat(r.NetNS, &st) == nil {
+		g.inode = st.Ino
+	}
+	g.helper.Add(1)
+	w.mu.Lock()
+	w.reader = reader
+	w.mu.Unlock()
+	go func() {
+		defer g.helper.Done()
+		if err := reader.Run(helpers, func(r flow.Record) { w.d.onRecord(w.id, r) }); err != nil {
+			w.log.Error("flow log ended", "err", err)
+		}
+	}()
+	return nil
+}
+
+// release lets go of the namespace, or takes the rules out of it.
+func (w *workload) release(ctx context.Context, g *grip) {
+	if g.ns == nil {
+		if errors.Is(context.Cause(ctx), errRemoved) {
+			// It was never opened, or the adoption failed: rules of a former daemon may be there.
+			_ = w.open(context.WithoutCancel(ctx), g)
+		}
+		if g.ns == nil {
+			return
+		}
+	}
+	g.end()
+	g.helper.Wait()
+	var err error
+	if errors.Is(context.Cause(ctx), errRemoved) {
+		err = g.ns.Remove()
+	} else {
+		err = g.ns.Close()
+	}
+	if err != nil {
+		w.log.Warn("namespace not released", "err", err)
+	}
+	if err := g.reader.Close(); err != nil {
+		w.log.Warn("flow log not closed", "err", err)
+	}
+	w.mu.Lock()
+	w.reader = nil
+	w.mu.Unlock()
+	w.d.counters.addReader(g.reader.Stats())
+}
+
+// sweep compares what the kernel holds with what it should, and repairs it.
+func (w *workload) sweep(ctx context.Context, g *grip) {
+	if g.ns == nil {
+		w.serve(ctx, g)
+		return
+	}
+	if err := g.ns.Check(); err != nil {
+		w.onTamper(ctx, g, alert.Tampering{Time: w.d.now(), What: err.Error()})
+	}
+}
+
+// onTamper alerts and puts our rules back.
+func (w *workload) onTamper(ctx context.Context, g *grip, t alert.Tampering) {
+	t.Workload = w.d.index.View().Workload(w.id)
+	w.d.alerts.Send(t.Alert(w.d.cfg.Node))
+	w.log.Warn("tampered with", "reason", t.What, "table", t.Table, slog.Int("pid", t.PID))
+	w.mu.Lock()
+	w.state.valid = false
+	w.mu.Unlock()
+	w.kick("tampered with")
+}

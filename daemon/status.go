@@ -1,0 +1,161 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"runtime/debug"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bulkhead-firewall/bulkhead/api"
+	"github.com/bulkhead-firewall/bulkhead/firewall"
+	"github.com/bulkhead-firewall/bulkhead/identity"
+)
+
+// Version is what the program was built from.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	version := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && (version == "" || version == "(devel)") {
+			version = s.Value[:min(12, len(s.Value))]
+		}
+	}
+	return version
+}
+
+func kernel() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return "unknown"
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// Status is the daemon at a glance.
+func (d *Daemon) Status(context.Context) (api.Status, error) {
+	view, m := d.index.View(), d.modes.Load()
+	services := map[identity.Service]bool{}
+	for _, w := range view.Workloads {
+		services[w.Service] = true
+	}
+	s := api.Status{
+		Version: Version(), Node: d.cfg.Node, PID: os.Getpid(), Started: d.started, Kernel: kernel(),
+		Workloads: len(d.local()), Services: len(services), Policies: d.rules.Load().set.Len(),
+		Edges: d.graph.Stats().Edges, Modes: map[string]int{}, Counters: d.countersNow(),
+	}
+	for service := range services {
+		s.Modes[m.of(service).String()]++
+	}
+	d.mu.Lock()
+	for _, about := range slices.Sorted(maps.Keys(d.warnings)) {
+		s.Warnings = append(s.Warnings, d.warnings[about])
+	}
+	for _, about := range slices.Sorted(maps.Keys(d.complaints)) {
+		s.PolicyErrors = append(s.PolicyErrors, d.complaints[about]...)
+	}
+	d.mu.Unlock()
+	s.Warnings = append(s.Warnings, d.losses(s.Counters)...)
+	return s, nil
+}
+
+// countersNow adds what open readers count to what closed ones did.
+func (d *Daemon) countersNow() api.Counters {
+	out := api.Counters{
+		Records: d.counters.records.Load(), Lost: d.counters.lost.Load(), Malformed: d.counters.malformed.Load(),
+		Denied: d.counters.denied.Load(), WouldDeny: d.counters.wouldDeny.Load(),
+		Alerts: d.alerts.Stats().Sent, Transactions: d.counters.transactions.Load(),
+	}
+	add := func(r *firewall.Reader) {
+		if r == nil {
+			return
+		}
+		s := r.Stats()
+		out.Records += s.Records
+		out.Lost += s.Lost
+		out.Malformed += s.Malformed
+	}
+	for _, w := range d.local() {
+		w.mu.Lock()
+		add(w.reader)
+		w.mu.Unlock()
+	}
+	d.mu.Lock()
+	add(d.guards)
+	d.mu.Unlock()
+	return out
+}
+
+// losses says what was seen and could not be kept.
+func (d *Daemon) losses(c api.Counters) []string {
+	var out []string
+	say := func(n uint64, format string) {
+		if n > 0 {
+			out = append(out, fmt.Sprintf(format, n))
+		}
+	}
+	g, a := d.graph.Stats(), d.alerts.Stats()
+	say(c.Lost, "%d flow log messages were lost: the kernel's buffer was full")
+	say(g.Refused, "%d records found the service graph full")
+	say(d.baseline.Refused(), "%d records found the baseline full")
+	say(d.index.Refused(), "%d workloads, addresses or services were left out: a bound was reached")
+	say(a.Dropped, "%d cases for the alerts were dropped: the queue was full")
+	say(a.Unsent, "%d alerts could not be written to the alert log")
+	return out
+}
+
+// Workloads lists what the daemon knows: those of this node with what is in force in them.
+func (d *Daemon) Workloads(context.Context) ([]api.Workload, error) {
+	view, m := d.index.View(), d.modes.Load()
+	local := map[string]*workload{}
+	for _, w := range d.local() {
+		local[w.id] = w
+	}
+	out := make([]api.Workload, 0, len(view.Workloads))
+	for _, w := range view.Workloads {
+		row := api.Workload{
+			ID: w.ID, Namespace: w.Namespace, Name: w.Name, Service: w.Service.String(), Node: w.Node, Local: w.Local,
+			Mode: m.of(w.Service).String(), Labels: w.Labels, Since: w.Since, Addrs: []string{}, Isolated: []string{},
+		}
+		for _, a := range w.Addrs {
+			row.Addrs = append(row.Addrs, a.String())
+		}
+		if mine := local[w.ID]; mine != nil {
+			mine.describe(&row)
+		}
+		out = append(out, row)
+	}
+	slices.SortStableFunc(out, func(a, b api.Workload) int {
+		return slices.Compare([]string{a.Namespace, a.Name}, []string{b.Namespace, b.Name})
+	})
+	return out, nil
+}
+
+// describe adds what is in force.
+func (w *workload) describe(row *api.Workload) {
+	r, held := w.stored(), w.inForce()
+	row.NetNS, row.StartSeen, row.Applied = r.NetNS, r.StartSeen, held.applied
+	row.Guarded = len(r.Interfaces) > 0
+	for _, ifc := range r.Interfaces {
+		row.Guarded = row.Guarded && ifc.HostIndex != 0
+	}
+	sides := held.spec.Sides
+	if sides.Ingress.Isolated {
+		row.Isolated = append(row.Isolated, "ingress")
+	}
+	if sides.Egress.Isolated {
+		row.Isolated = append(row.Isolated, "egress")
+	}
+	row.Entries = len(sides.Ingress.Entries) + len(sides.Egress.Entries)
+	if held.err != nil {
+		row.Error = held.err.Error()
+	} else if !held.valid {
+		row.Error = "not in force yet"
+	}
+}
