@@ -40,6 +40,7 @@ type View struct {
 	world   []netip.Prefix
 	vipKeys []VIPKey
 	spaces  map[string][]*Workload
+	labels  map[string]map[string][]*Workload // key, value: who carries it
 	nets    []namedPrefix
 	hosts   map[string][]netip.Addr // node: its addresses
 }
@@ -99,6 +100,12 @@ func (v *View) In(namespace string) []*Workload {
 	return v.spaces[namespace]
 }
 
+// Labelled lists the workloads of all namespaces that carry a label with that value, sorted by ID.
+func (v *View) Labelled(key, value string) []*Workload {
+	v.derive()
+	return v.labels[key][value]
+}
+
 // Workload finds a workload by its ID; nil: not known.
 func (v *View) Workload(id string) *Workload {
 	i, ok := slices.BinarySearchFunc(v.Workloads, id, func(w *Workload, id string) int { return strings.Compare(w.ID, id) })
@@ -133,9 +140,17 @@ func better(a, b *Workload) bool {
 // derive fills what is computed from the exported fields, once.
 func (v *View) derive() {
 	v.derived.Do(func() {
-		v.spaces = map[string][]*Workload{}
+		v.spaces, v.labels = map[string][]*Workload{}, map[string]map[string][]*Workload{}
 		for _, w := range v.Workloads {
 			v.spaces[w.Namespace] = append(v.spaces[w.Namespace], w)
+			for key, value := range w.Labels {
+				values := v.labels[key]
+				if values == nil {
+					values = map[string][]*Workload{}
+					v.labels[key] = values
+				}
+				values[value] = append(values[value], w)
+			}
 		}
 		for key := range v.VIPs {
 			v.vipKeys = append(v.vipKeys, key)

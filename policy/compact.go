@@ -39,7 +39,7 @@ func compact(raw []piece) []Entry {
 			if n.any == "" && len(n.own) == 0 {
 				continue
 			}
-			n.all = union(slices.Concat(above.all, n.own))
+			n.all = union(slices.Concat(above.all, n.own), n.block.IsSingleIP())
 			if n.any != "" && !n.block.IsSingleIP() {
 				for _, wider := range stack {
 					wider.holes = append(wider.holes, n.block)
@@ -81,7 +81,7 @@ func newNode(pieces []piece) *node {
 		}
 		n.own = append(n.own, span{p.Protocol, p.Port, p.EndPort, p.Rule})
 	}
-	n.own = union(n.own)
+	n.own = union(n.own, n.block.IsSingleIP())
 	return n
 }
 
@@ -141,8 +141,9 @@ func compareSpans(a, b span) int {
 }
 
 // union sorts spans and makes them disjoint. Where they overlap, the one that starts first keeps
-// the ports; neighbours of the same rule become one.
-func union(spans []span) []span {
+// the ports; neighbours of the same rule become one, except single ports of a single address: each
+// of these fits in a hash set, which is cheaper than a range.
+func union(spans []span, single bool) []span {
 	slices.SortStableFunc(spans, compareSpans)
 	out := spans[:0]
 	for _, s := range spans {
@@ -155,7 +156,8 @@ func union(spans []span) []span {
 				if s.low <= last.high {
 					s.low = last.high + 1
 				}
-				if s.rule == last.rule && s.low == last.high+1 {
+				exact := single && s.low == s.high && last.low == last.high && s.protocol.HasPorts()
+				if s.rule == last.rule && s.low == last.high+1 && !exact {
 					last.high = s.high
 					continue
 				}
@@ -195,55 +197,4 @@ func subtractSpans(a, b []span) []span {
 		}
 	}
 	return out
-}
-
-// lookup answers whether an address, protocol and port is covered by any of many pieces.
-type lookup struct {
-	pieces []piece // sorted
-	bits   []int   // prefix lengths that occur, both families together
-}
-
-func newLookup(raw []piece) *lookup {
-	l := &lookup{pieces: slices.Clone(raw)}
-	slices.SortFunc(l.pieces, comparePieces)
-	var seen [129]bool
-	for _, p := range l.pieces {
-		seen[p.Peer.Bits()] = true
-	}
-	for bits, yes := range seen {
-		if yes {
-			l.bits = append(l.bits, bits)
-		}
-	}
-	return l
-}
-
-// covers gives the rule of a piece that covers it, "" if none does; how restricts it to pieces of
-// that manner, 0 to none.
-func (l *lookup) covers(a netip.Addr, protocol identity.Protocol, port uint16, how manner) string {
-	for _, bits := range l.bits {
-		if bits > a.BitLen() {
-			break
-		}
-		p, err := a.Prefix(bits)
-		if err != nil {
-			return ""
-		}
-		i, _ := slices.BinarySearchFunc(l.pieces, p, func(x piece, p netip.Prefix) int {
-			if c := identity.ComparePrefixes(x.Peer, p); c != 0 {
-				return c
-			}
-			return 1 // the first of that prefix
-		})
-		for ; i < len(l.pieces) && l.pieces[i].Peer == p; i++ {
-			x := &l.pieces[i]
-			if how != 0 && x.how != how {
-				continue
-			}
-			if x.Protocol == identity.AnyProtocol || x.Protocol == protocol && x.Port <= port && port <= x.EndPort {
-				return x.Rule
-			}
-		}
-	}
-	return ""
 }

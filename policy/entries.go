@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/bulkhead-firewall/bulkhead/identity"
 )
 
@@ -119,17 +121,32 @@ func (b *builder) network(name string, r *rule) {
 
 // pods adds every known workload that the peer selects.
 func (b *builder) pods(p *peer, r *rule) {
-	candidates := b.view.Workloads
-	if p.spaces == nil {
-		candidates = b.view.In(p.own)
-	}
-	for _, w := range candidates {
+	for _, w := range p.candidates(b.view) {
 		if len(w.Addrs) > 0 && w != b.subject && w.ID != b.subject.ID && p.selected(w) {
 			for _, a := range w.Addrs {
 				b.single(a, w, r, byName)
 			}
 		}
 	}
+}
+
+// candidates is a short list of workloads with all that the peer selects in it.
+func (p *peer) candidates(v *identity.View) []*identity.Workload {
+	best := v.Workloads
+	if p.spaces == nil {
+		best = v.In(p.own)
+	}
+	if p.pods == nil {
+		return best
+	}
+	for i := range p.pods.terms {
+		if t := &p.pods.terms[i]; t.op == metav1.LabelSelectorOpIn && len(t.values) == 1 {
+			if list := v.Labelled(t.key, t.values[0]); len(list) < len(best) {
+				best = list
+			}
+		}
+	}
+	return best
 }
 
 // addresses adds addresses that are named rather than written; a workload that owns one counts for

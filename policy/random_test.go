@@ -272,7 +272,7 @@ func allows(s Side, a netip.Addr, p identity.Protocol, port uint16) bool {
 func TestEntriesAgreeWithEvaluate(t *testing.T) {
 	d := newDice(t)
 	compared, allowed := 0, 0
-	for range 400 {
+	for range 150 {
 		s, v := d.set(t), d.cluster()
 		var probes []netip.Addr
 		for a := range v.ByAddr {

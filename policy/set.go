@@ -31,6 +31,8 @@ type half struct{ rules []rule }
 
 type rule struct {
 	name  string // "shop/cart ingress[0]"
+	who   string // its peers, for people
+	what  string // its ports, for people
 	peers []peer // empty: everybody
 	ports []ports
 }
@@ -225,7 +227,7 @@ func compile(p Policy) (*compiled, error) {
 }
 
 func compileRule(p *Policy, name string, r Rule) rule {
-	out := rule{name: name}
+	out := rule{name: name, who: describeAll(r.Peers), what: describeAll(r.Ports)}
 	for _, x := range r.Peers {
 		out.peers = append(out.peers, compilePeer(p, x))
 	}

@@ -15,19 +15,17 @@ import (
 func (s side) why(q *ask) (reason, nearest string) {
 	end := fmt.Sprintf("%s/%s", q.subject.Namespace, q.subject.Name)
 	var peerFits, portFits *rule
-	var peerRule, portRule Rule
 	rules := 0
 	for _, c := range s.policies {
 		h := c.half(q.dir)
-		written := c.Rules(q.dir)
 		rules += len(h.rules)
 		for i := range h.rules {
 			r := &h.rules[i]
 			if peerFits == nil && r.matchPeers(q) != no {
-				peerFits, peerRule = r, written[i]
+				peerFits = r
 			}
 			if portFits == nil && len(r.ports) > 0 && r.matchPorts(q) {
-				portFits, portRule = r, written[i]
+				portFits = r
 			}
 		}
 	}
@@ -39,10 +37,10 @@ func (s side) why(q *ask) (reason, nearest string) {
 	switch {
 	case peerFits != nil:
 		return fmt.Sprintf("%s and no rule allows %s %s on %s; nearest: %s admits that peer on %s only",
-			isolated, to, otherName(q), portName(q), peerFits.name, describePorts(peerRule.Ports)), peerFits.name
+			isolated, to, otherName(q), portName(q), peerFits.name, peerFits.what), peerFits.name
 	case portFits != nil:
 		return fmt.Sprintf("%s and no rule allows %s %s on %s; nearest: %s opens that port %s %s only",
-			isolated, to, otherName(q), portName(q), portFits.name, to, describePeers(portRule.Peers)), portFits.name
+			isolated, to, otherName(q), portName(q), portFits.name, to, portFits.who), portFits.name
 	case rules == 0:
 		return fmt.Sprintf("%s, which has no %s rule: nothing is allowed", isolated, q.dir), ""
 	}
@@ -83,20 +81,16 @@ func portName(q *ask) string {
 	return fmt.Sprintf("%s/%d", q.protocol, q.port)
 }
 
-func describePorts(list []Port) string {
-	var out []string
-	for _, p := range list {
-		out = append(out, p.String())
+// describeAll names a rule's peers or ports for people.
+func describeAll[T fmt.Stringer](list []T) string {
+	out := make([]string, 0, min(len(list), maxNamed+1))
+	for i, x := range list {
+		if i == maxNamed {
+			return fmt.Sprintf("%s and %d more", strings.Join(out, ", "), len(list)-maxNamed)
+		}
+		out = append(out, x.String())
 	}
-	return some(out)
-}
-
-func describePeers(list []Peer) string {
-	var out []string
-	for _, p := range list {
-		out = append(out, p.String())
-	}
-	return some(out)
+	return strings.Join(out, ", ")
 }
 
 // String gives "TCP/80", "TCP/8000-8999", "UDP/dns", "SCTP (every port)".
