@@ -485,3 +485,5 @@ func reachFrom(p *pod) error {
 	}
 	return c.Close()
 }
+
+var mustAddr = netip.MustParseAddr
