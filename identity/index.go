@@ -80,6 +80,7 @@ func NewIndex(node string) *Index {
 		owners:   map[netip.Addr]tenure{},
 		past:     newHistory(),
 		spaces:   map[string]Labels{},
+		services: []KubeService{}, nodeAddrs: []netip.Addr{}, resolvers: []netip.Addr{}, podBlocks: []netip.Prefix{},
 		networks: map[string][]netip.Prefix{MetadataNetwork: metadataPrefixes},
 	}
 }

@@ -15,13 +15,13 @@ var metadataPrefixes = []netip.Prefix{
 }
 
 // neverWorld are blocks that no host of the world can have (RFC 6890, RFC 4291): this host,
-// loopback, link-local, multicast and reserved.
+// loopback, link-local, multicast and reserved; of IPv6 all that starts with 16 zero bits.
 var neverWorld = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"),
 	netip.MustParsePrefix("127.0.0.0/8"),
 	netip.MustParsePrefix("169.254.0.0/16"),
 	netip.MustParsePrefix("224.0.0.0/3"),
-	netip.MustParsePrefix("::/127"),
+	netip.MustParsePrefix("::/16"),
 	netip.MustParsePrefix("fe80::/10"),
 	netip.MustParsePrefix("ff00::/8"),
 }
@@ -44,7 +44,8 @@ func (v *View) Cluster() []netip.Prefix {
 }
 
 // World is what the peer "world" means: everything but
-//   - loopback, link-local, multicast and reserved addresses, and the network "metadata",
+//   - loopback, link-local, multicast and reserved addresses,
+//   - the network "metadata" (for IPv6 with its /64),
 //   - the cluster's pod blocks,
 //   - around each known workload outside of them, its /24 (IPv4) or /64 (IPv6): a neighbour that is
 //     not known yet, or no longer, is not the world,
@@ -73,7 +74,12 @@ func clusterBlocks(v *View) []netip.Prefix {
 func worldBlocks(v *View) []netip.Prefix {
 	holes := slices.Clone(neverWorld)
 	holes = append(holes, v.PodBlocks...)
-	holes = append(holes, v.Networks[MetadataNetwork]...)
+	for _, p := range v.Networks[MetadataNetwork] {
+		if p.Addr().Is6() && p.Bits() > 64 {
+			p = netip.PrefixFrom(p.Addr(), 64).Masked() // the cloud's other services are its neighbours
+		}
+		holes = append(holes, p)
+	}
 	for _, a := range v.NodeAddrs {
 		holes = append(holes, Single(a))
 	}
