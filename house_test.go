@@ -26,6 +26,7 @@ var rooms = map[string][]string{
 	"kube":     {"policy", "identity"},
 	"api":      {},
 	"cni":      {"api"},
+	"runtimes": {},
 }
 
 // only says which outside modules belong to one room alone.
@@ -34,6 +35,9 @@ var only = map[string][]string{
 	"github.com/hashicorp/memberlist": {"gossip"},
 	"k8s.io/client-go":                {"kube"},
 	"github.com/google/gopacket":      {"firewall", "test", "examples"},
+	"github.com/containerd":           {"runtimes", "test"},
+	"google.golang.org/grpc":          {"runtimes", "test"},
+	"k8s.io/cri-api":                  {"test"},
 }
 
 type goPackage struct {
