@@ -65,7 +65,7 @@ func (j *Judge) Judge(c Case) *Alert {
 			return nil
 		}
 		j.holdLocked(&c, *j.finish(denied(&c)))
-	case r.Event == flow.Birth && !c.Known && outcome(&c) == policy.Allow:
+	case r.Event == flow.Birth && !c.Known && c.Outcome() == policy.Allow:
 		j.holdLocked(&c, *j.finish(newEdge(&c)))
 	}
 	return nil
@@ -90,8 +90,10 @@ func sideVerdict(d policy.SideDecision, m policy.Mode) policy.Verdict {
 	return policy.Deny
 }
 
-// outcome is what becomes of the connection: the stricter end wins, and what the kernel did counts.
-func outcome(c *Case) policy.Verdict {
+// Outcome is what becomes of the connection: the stricter end wins, and what the kernel did counts.
+// Only what it says Allow of may teach a baseline: the end that reported may have let out what the
+// other end will stop.
+func (c *Case) Outcome() policy.Verdict {
 	return min(c.Record.Verdict, sideVerdict(c.Decision.Egress, c.ClientMode), sideVerdict(c.Decision.Ingress, c.ServerMode))
 }
 

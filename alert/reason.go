@@ -46,7 +46,7 @@ func connection(c *Case) (Alert, flow.Key) {
 	k, r := keyOfCase(c), &c.Record
 	a := Alert{
 		Client: partyOf(c.Client, k.Client), Server: partyOf(c.Server, k.Server),
-		Protocol: k.Protocol, Port: k.Port, Verdict: outcome(c), Count: max(r.Count, 1), First: r.Time, Last: r.Time,
+		Protocol: k.Protocol, Port: k.Port, Verdict: c.Outcome(), Count: max(r.Count, 1), First: r.Time, Last: r.Time,
 	}
 	if c.Server.Kind == identity.World {
 		a.Server.Service = "world"
