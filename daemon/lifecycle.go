@@ -111,6 +111,7 @@ func (d *Daemon) forget(w *workload, cause string) {
 	}
 	d.warn("workload "+w.id, "")
 	d.warn("interfaces "+w.id, "")
+	d.warn("sets "+w.id, "")
 	if err := d.refreshNode(); err != nil {
 		d.log.Warn("node addresses not read", "err", err)
 	}

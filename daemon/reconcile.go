@@ -24,6 +24,9 @@ const (
 	// sweepEvery is how often what the kernel holds is compared with what it should, beside the
 	// events that tell of changes at once; and how often what failed is tried again.
 	sweepEvery = 30 * time.Second
+	// usageEvery is how often the counters of seen peers are read back: several times in the life of
+	// an element (firewall.SeenTimeout), with which its count goes.
+	usageEvery = 10 * time.Second
 	// retryEvery is how soon after a failed reconcile the next one is tried.
 	retryEvery = 2 * time.Second
 )
@@ -33,6 +36,7 @@ type grip struct {
 	ns     *firewall.Namespace
 	inode  uint64 // of the namespace
 	reader *firewall.Reader
+	meter  *meter
 	tamper chan alert.Tampering
 	end    context.CancelFunc // of the helpers
 	helper sync.WaitGroup     // flow log and watch
@@ -43,9 +47,10 @@ func (w *workload) routine(ctx context.Context) {
 	defer close(w.done)
 	g := &grip{tamper: make(chan alert.Tampering, 16)}
 	defer w.release(ctx, g)
-	presence, sweep := time.NewTicker(presenceEvery), time.NewTicker(sweepEvery)
+	presence, sweep, usage := time.NewTicker(presenceEvery), time.NewTicker(sweepEvery), time.NewTicker(usageEvery)
 	defer presence.Stop()
 	defer sweep.Stop()
+	defer usage.Stop()
 	var retry <-chan time.Time
 	w.kick("start")
 	for {
@@ -62,6 +67,8 @@ func (w *workload) routine(ctx context.Context) {
 			w.onTamper(ctx, g, t)
 		case <-sweep.C:
 			w.sweep(ctx, g)
+		case <-usage.C:
+			w.readUsage(g)
 		case <-presence.C:
 			if !w.present(g) {
 				w.end(errLeft)
@@ -131,6 +138,9 @@ func (w *workload) reconcile(ctx context.Context, g *grip, cause string) error {
 	}
 	w.log.Debug("rules in force", "reason", cause, "mode", spec.Mode.String(), "count", changes, "took", time.Since(begin))
 	w.tellWarnings(g)
+	if err := w.openMeter(g); err != nil {
+		w.log.Warn("counters not read", "err", err)
+	}
 	return nil
 }
 
@@ -216,6 +226,7 @@ func (w *workload) release(ctx context.Context, g *grip) {
 	}
 	g.end()
 	g.helper.Wait()
+	w.readUsage(g) // what passed since the last time is not lost
 	var err error
 	if errors.Is(context.Cause(ctx), errRemoved) {
 		err = g.ns.Remove()
@@ -224,6 +235,11 @@ func (w *workload) release(ctx context.Context, g *grip) {
 	}
 	if err != nil {
 		w.log.Warn("namespace not released", "err", err)
+	}
+	if g.meter != nil {
+		if err := g.meter.Close(); err != nil {
+			w.log.Warn("counters not closed", "err", err)
+		}
 	}
 	if err := g.reader.Close(); err != nil {
 		w.log.Warn("flow log not closed", "err", err)

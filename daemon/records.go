@@ -26,7 +26,7 @@ const (
 
 // counters are since the daemon's start.
 type counters struct {
-	denied, wouldDeny, transactions atomic.Uint64
+	denied, wouldDeny, overflow, transactions atomic.Uint64
 
 	// Of readers that are closed; open ones are asked.
 	records, lost, malformed atomic.Uint64

@@ -69,7 +69,8 @@ func (d *Daemon) Status(context.Context) (api.Status, error) {
 func (d *Daemon) countersNow() api.Counters {
 	out := api.Counters{
 		Records: d.counters.records.Load(), Lost: d.counters.lost.Load(), Malformed: d.counters.malformed.Load(),
-		Denied: d.counters.denied.Load(), WouldDeny: d.counters.wouldDeny.Load(),
+		Overflow: d.counters.overflow.Load(),
+		Denied:   d.counters.denied.Load(), WouldDeny: d.counters.wouldDeny.Load(),
 		Alerts: d.alerts.Stats().Sent, Transactions: d.counters.transactions.Load(),
 	}
 	add := func(r *firewall.Reader) {
@@ -102,6 +103,7 @@ func (d *Daemon) losses(c api.Counters) []string {
 	}
 	g, a := d.graph.Stats(), d.alerts.Stats()
 	say(c.Lost, "%d flow log messages were lost: the kernel's buffer was full")
+	say(c.Overflow, "%d births found a workload's set of seen peers full")
 	say(g.Refused, "%d records found the service graph full")
 	say(d.baseline.Refused(), "%d records found the baseline full")
 	say(d.index.Refused(), "%d workloads, addresses or services were left out: a bound was reached")
