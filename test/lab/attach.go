@@ -115,8 +115,25 @@ func (s *State) chain(p *Pod) (*libcni.CNIConfig, *libcni.NetworkConfigList, *li
 	return cfg, list, rt, nil
 }
 
-// attach makes a pod's namespace and runs ADD, as a runtime does.
+// tryAgain is how often an ADD is repeated when a plugin says code 11, "try again later", as a
+// runtime does; each time in a new namespace.
+const tryAgain = 5
+
+// attach makes a pod's namespace and runs ADD.
 func (s *State) attach(ctx context.Context, p *Pod) error {
+	for try := 1; ; try++ {
+		err := s.add(ctx, p)
+		var e *types.Error
+		if err == nil || try == tryAgain || !errors.As(err, &e) || e.Code != types.ErrTryAgainLater || ctx.Err() != nil {
+			return err
+		}
+		if err := s.detach(ctx, p); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *State) add(ctx context.Context, p *Pod) error {
 	if err := makeNamespace(p.NetNS, hostSettings); err != nil {
 		return fmt.Errorf("pod %s: %w", p, err)
 	}
@@ -130,7 +147,7 @@ func (s *State) attach(ctx context.Context, p *Pod) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("pod %s: CNI ADD: %w", p, explain(err))
+		return fmt.Errorf("pod %s: CNI ADD: %w", p, err)
 	}
 	return checkResult(p, result)
 }
@@ -167,16 +184,7 @@ func (s *State) detach(ctx context.Context, p *Pod) error {
 	}
 	err = within(s.node(p.Node).Path(), func() error { return cfg.DelNetworkList(ctx, list, rt) })
 	if err != nil {
-		err = fmt.Errorf("pod %s: CNI DEL: %w", p, explain(err))
+		err = fmt.Errorf("pod %s: CNI DEL: %w", p, err)
 	}
 	return errors.Join(err, removeNamespace(p.NetNS))
-}
-
-// explain brings out a CNI error's details, which its Error leaves out in some versions.
-func explain(err error) error {
-	var e *types.Error
-	if errors.As(err, &e) && e.Details != "" {
-		return fmt.Errorf("%s (code %d): %s", e.Msg, e.Code, e.Details)
-	}
-	return err
 }

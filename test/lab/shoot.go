@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	shooters      = 384                    // probes in flight, each on a thread of its own
+	shooters      = 640                    // probes in flight, each on a thread of its own
 	firstPatience = 400 * time.Millisecond // for an answer, in the first round
 	laterPatience = 600 * time.Millisecond // and in later ones, when the machine is calmer
 	maxRounds     = 4
