@@ -78,6 +78,7 @@ func (d *Daemon) attachAs(ctx context.Context, req api.CNIRequest, startSeen boo
 	}
 	defer ns.Close()
 	record.StartSeen = startSeen
+	late := d.identify(ctx, req, &record)
 	d.attaching.Lock() // one ADD or DEL at a time changes who is here
 	w, known, err := d.admit(record)
 	d.attaching.Unlock()
@@ -89,6 +90,9 @@ func (d *Daemon) attachAs(ctx context.Context, req api.CNIRequest, startSeen boo
 			d.detach(context.WithoutCancel(ctx), req.ContainerID, "", "ADD failed")
 		}
 		return refuse(api.Internal, "attach %s: %w", w, err)
+	}
+	if late {
+		d.awaitLabels(w, req)
 	}
 	wait, cancel := context.WithTimeout(ctx, peersWait)
 	defer cancel()

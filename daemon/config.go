@@ -28,6 +28,8 @@ type Config struct {
 	InventoryDir string                    // inventoryDir: watched folder of Kubernetes manifests; "" watches none
 	DefaultMode  policy.Mode               // defaultMode: mode of a service that was given none
 	Namespace    string                    // namespace: of workloads whose runtime knows none
+	Containerd   string                    // containerd: socket of containerd, asked for labels of containers; "" is never asked
+	Podman       string                    // podman: socket of Podman's REST service, likewise
 	Resolvers    []netip.Addr              // resolvers: resolvers of workloads beside what the runtime says
 	Networks     map[string][]netip.Prefix // networks: named networks that policies and the graph use
 	PodBlocks    []netip.Prefix            // podBlocks: the cluster's pod ranges
@@ -52,6 +54,8 @@ func DefaultConfig() Config {
 		InventoryDir: "/etc/bulkhead/inventory",
 		DefaultMode:  policy.Learn,
 		Namespace:    "default",
+		Containerd:   "/run/containerd/containerd.sock",
+		Podman:       "/run/podman/podman.sock",
 		AlertLog:     "/var/log/bulkhead/alerts.jsonl",
 		AlertLogSize: 64,
 		LogLevel:     "info",
@@ -63,6 +67,7 @@ func (c *Config) fields() map[string]any {
 	return map[string]any{
 		"socket": &c.Socket, "node": &c.Node, "stateDir": &c.StateDir, "policyDir": &c.PolicyDir,
 		"inventoryDir": &c.InventoryDir, "defaultMode": &c.DefaultMode, "namespace": &c.Namespace,
+		"containerd": &c.Containerd, "podman": &c.Podman,
 		"resolvers": &c.Resolvers, "networks": &c.Networks, "podBlocks": &c.PodBlocks,
 		"alertLog": &c.AlertLog, "alertLogSize": &c.AlertLogSize, "labelOrder": &c.LabelOrder,
 		"logLevel": &c.LogLevel, "group": &c.Group,
@@ -182,6 +187,7 @@ func (c Config) check(name string) error {
 	}{
 		{"socket", c.Socket, true}, {"stateDir", c.StateDir, true}, {"policyDir", c.PolicyDir, false},
 		{"inventoryDir", c.InventoryDir, false}, {"alertLog", c.AlertLog, false},
+		{"containerd", c.Containerd, false}, {"podman", c.Podman, false},
 	} {
 		if p.path == "" && p.required {
 			bad(p.key, "empty; want a path")

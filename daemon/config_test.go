@@ -21,6 +21,8 @@ policyDir: /etc/x/policies
 inventoryDir: ""
 defaultMode: alert
 namespace: edge
+containerd: /run/k3s/containerd/containerd.sock
+podman: ""
 resolvers: [10.96.0.10, "::ffff:10.0.0.2", "fd00::53"]
 networks:
   office: [192.0.2.0/24, 198.51.100.7/24]
@@ -40,8 +42,9 @@ group: "999"
 		Resolvers: []netip.Addr{netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd00::53")},
 		Networks: map[string][]netip.Prefix{"office": {
 			netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24")}},
-		PodBlocks: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
-		AlertLog:  "/var/log/x.jsonl", AlertLogSize: 8, LabelOrder: []string{"team", "app"},
+		PodBlocks:  []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
+		Containerd: "/run/k3s/containerd/containerd.sock",
+		AlertLog:   "/var/log/x.jsonl", AlertLogSize: 8, LabelOrder: []string{"team", "app"},
 		LogLevel: "debug", Group: "999",
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -60,7 +63,7 @@ group: "999"
 // TestParseConfigErrors compares whole sentences: they are what an operator has to act on.
 func TestParseConfigErrors(t *testing.T) {
 	for _, c := range []struct{ name, yaml, want string }{
-		{"unknown key", "node: a\nsokcet: /x\n", "f.yaml:2:1: sokcet: unknown key; known are alertLog, alertLogSize, defaultMode, group, inventoryDir, labelOrder, logLevel, namespace, networks, node, podBlocks, policyDir, resolvers, socket, stateDir"},
+		{"unknown key", "node: a\nsokcet: /x\n", "f.yaml:2:1: sokcet: unknown key; known are alertLog, alertLogSize, containerd, defaultMode, group, inventoryDir, labelOrder, logLevel, namespace, networks, node, podBlocks, podman, policyDir, resolvers, socket, stateDir"},
 		{"twice", "node: a\nnode: b\n", `f.yaml:2:1: node: given twice`},
 		{"mode", "defaultMode: block\n", `f.yaml:1:14: defaultMode: mode "block": want learn, alert or enforce`},
 		{"list element", "podBlocks:\n- 10.0.0.0/8\n- 10.0.0.0/99\n", `f.yaml:3:3: podBlocks: netip.ParsePrefix("10.0.0.0/99"): prefix length out of range`},

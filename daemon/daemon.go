@@ -27,6 +27,7 @@ import (
 	"github.com/bulkhead-firewall/bulkhead/identity"
 	"github.com/bulkhead-firewall/bulkhead/kube"
 	"github.com/bulkhead-firewall/bulkhead/policy"
+	"github.com/bulkhead-firewall/bulkhead/runtimes"
 )
 
 const (
@@ -55,6 +56,7 @@ type Daemon struct {
 	alerts   *alert.Dispatcher
 	ring     *alert.Ring
 	flows    feed[api.Flow]
+	runtimes *runtimes.Sources
 	counters counters
 
 	// change is held through a change of policies, modes or inventory, from looking at what is there
@@ -96,6 +98,7 @@ func New(cfg Config, log *slog.Logger) *Daemon {
 		graph:      flow.NewGraph(flow.Limits{}),
 		baseline:   flow.NewBaseline(flow.Limits{}),
 		ring:       alert.NewRing(alertsKept),
+		runtimes:   runtimes.New(runtimes.Config{Containerd: cfg.Containerd, Podman: cfg.Podman}),
 		workloads:  map[string]*workload{},
 		byHost:     map[int]*workload{},
 		complaints: map[string][]string{},

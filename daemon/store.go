@@ -54,11 +54,15 @@ type Store struct {
 
 // StoredWorkload is what a later daemon needs to take a workload over.
 type StoredWorkload struct {
-	ID         string            `json:"id"`
-	Namespace  string            `json:"namespace"`
-	Name       string            `json:"name"`
-	Labels     identity.Labels   `json:"labels,omitempty"` // of the request only; the inventory is read anew
-	NetNS      string            `json:"netns"`
+	ID        string          `json:"id"`
+	Namespace string          `json:"namespace"`
+	Name      string          `json:"name"`
+	Labels    identity.Labels `json:"labels,omitempty"` // of the request only; the inventory is read anew
+	NetNS     string          `json:"netns"`
+
+	// RuntimeLabels are what the container's runtime said; they count where the inventory says nothing.
+	RuntimeLabels identity.Labels `json:"runtimeLabels,omitempty"`
+
 	Cookie     uint64            `json:"cookie"`
 	Interfaces []StoredInterface `json:"interfaces"`
 	Resolvers  []netip.Addr      `json:"resolvers,omitempty"`

@@ -197,6 +197,9 @@ func (w *workload) ask(ctx context.Context, f func(*firewall.Namespace) error) e
 // request did not bring are left to the index, which has them from the inventory.
 func (w *workload) identity(listed bool) identity.Workload {
 	r := w.stored()
+	if len(r.Labels) == 0 && !listed {
+		r.Labels = r.RuntimeLabels
+	}
 	me := identity.Workload{
 		ID: r.ID, Namespace: r.Namespace, Name: r.Name, Node: w.d.cfg.Node, Labels: r.Labels,
 		Addrs: addrsOf(r.Interfaces), Local: true, Source: identity.SourceCNI, Since: r.Since,

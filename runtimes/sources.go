@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -42,18 +44,23 @@ type Sources struct {
 
 // source is one runtime: a name and a question. known is false when it does not know the id.
 type source struct {
-	name string
-	ask  func(ctx context.Context, id string) (found Found, known bool, err error)
+	name, socket string
+	ask          func(ctx context.Context, id string) (found Found, known bool, err error)
+}
+
+func (s source) present() bool {
+	_, err := os.Stat(s.socket)
+	return err == nil
 }
 
 // New makes Sources; nothing is dialled before the first question.
 func New(cfg Config) *Sources {
 	s := &Sources{}
 	if cfg.Containerd != "" {
-		s.sources = append(s.sources, source{"containerd", containerd{cfg.Containerd}.ask})
+		s.sources = append(s.sources, source{"containerd", cfg.Containerd, containerd{cfg.Containerd}.ask})
 	}
 	if cfg.Podman != "" {
-		s.sources = append(s.sources, source{"podman", newPodman(cfg.Podman).ask})
+		s.sources = append(s.sources, source{"podman", cfg.Podman, newPodman(cfg.Podman).ask})
 	}
 	return s
 }
@@ -100,10 +107,10 @@ func (s *Sources) Labels(ctx context.Context, containerID string) (Found, error)
 }
 
 // Await asks again for a container that no runtime knew, with growing pauses over 80 s: the service
-// was restarted, the machine overloaded, the event not written yet. It returns false when ctx ended
-// or nobody ever knew.
+// was restarted, the machine overloaded, the event not written yet. It returns false when ctx ended,
+// nobody ever knew, or no runtime has a socket here.
 func (s *Sources) Await(ctx context.Context, containerID string) (Found, bool) {
-	if len(s.sources) == 0 {
+	if !slices.ContainsFunc(s.sources, source.present) {
 		return Found{}, false
 	}
 	for _, pause := range latePauses {
