@@ -17,8 +17,9 @@ import (
 const (
 	nflogPacketHeader = 1  // __be16 ethertype, __u8 hook
 	nflogIndev        = 4  // __be32 ifindex
+	nflogOutdev       = 5  // __be32 ifindex
 	nflogHardwareAddr = 8  // __be16 length, padding, __u8 address[8]: the frame's sender
-	nflogPayload      = 9  // from the network header on
+	nflogPayload      = 9  // from the network header on; netdev egress: from the Ethernet header on
 	nflogPrefix       = 10 // string with its zero
 	nflogSequence     = 12 // __be32, one more with every packet the kernel logged to this group
 )
@@ -32,6 +33,7 @@ type nflogMessage struct {
 	family    byte // of the chain: 2 IPv4, 10 IPv6, 5 netdev
 	etherType uint16
 	indev     int
+	outdev    int
 	mac       []byte
 	payload   []byte
 	prefix    []byte
@@ -71,6 +73,8 @@ func nflogParse(body []byte) (m nflogMessage, ok bool) {
 			m.etherType = binary.BigEndian.Uint16(v)
 		case kind == nflogIndev && len(v) == 4:
 			m.indev = int(binary.BigEndian.Uint32(v))
+		case kind == nflogOutdev && len(v) == 4:
+			m.outdev = int(binary.BigEndian.Uint32(v))
 		case kind == nflogHardwareAddr && len(v) == 12 && binary.BigEndian.Uint16(v) == 6:
 			m.mac = v[4:10]
 		case kind == nflogPayload:
@@ -84,8 +88,18 @@ func nflogParse(body []byte) (m nflogMessage, ok bool) {
 			m.sequence, m.sequenced = binary.BigEndian.Uint32(v), true
 		}
 	}
+	if m.family == nflogNetdev && m.indev == 0 && m.outdev != 0 && len(m.payload) >= ethernetHeader {
+		// A guard inside the namespace, on its way out: the frame is whole.
+		m.mac, m.etherType = m.payload[6:12], binary.BigEndian.Uint16(m.payload[12:])
+		m.payload = m.payload[ethernetHeader:]
+	}
 	return m, m.prefix != nil && m.payload != nil
 }
+
+const (
+	nflogNetdev    = 5  // NFPROTO_NETDEV
+	ethernetHeader = 14 // addresses and ethertype
+)
 
 // decodeOrigin is what a log prefix says of a packet.
 type decodeOrigin struct {
