@@ -103,7 +103,7 @@ func withComments(a, b Policy) Policy {
 
 func TestRandomRoundTrip(t *testing.T) {
 	d := newDice(t)
-	for i := range 500 {
+	for i := range 200 {
 		p := d.policy(i)
 		p.Labels, p.Annotations = d.labels(), d.labels()
 		p.Comment = []string{"a\nb: {", "\x00#\u2028- x", "*y"}

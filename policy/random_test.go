@@ -271,7 +271,7 @@ func allows(s Side, a netip.Addr, p identity.Protocol, port uint16) bool {
 // TestEntriesAgreeWithEvaluate holds the two readings of the same policies against each other.
 func TestEntriesAgreeWithEvaluate(t *testing.T) {
 	d := newDice(t)
-	compared, allowed := 0, 0
+	compared, isolated, allowed := 0, 0, 0
 	for range 150 {
 		s, v := d.set(t), d.cluster()
 		var probes []netip.Addr
@@ -300,9 +300,8 @@ func TestEntriesAgreeWithEvaluate(t *testing.T) {
 				for range 6 {
 					compared++
 					p, port := d.question(a)
-					if compare(t, s, v, w, sides, a, p, port) {
-						allowed++
-					}
+					i, a := compare(t, s, v, w, sides, a, p, port)
+					isolated, allowed = isolated+i, allowed+a
 				}
 				if t.Failed() {
 					t.FailNow()
@@ -317,7 +316,7 @@ func TestEntriesAgreeWithEvaluate(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d comparisons, %d allowed on a side or both", compared, allowed)
+	t.Logf("%d connections; %d judgements of isolated sides, %d of them allow", compared, isolated, allowed)
 }
 
 func (d dice) question(a netip.Addr) (identity.Protocol, uint16) {
@@ -337,7 +336,7 @@ func (d dice) question(a netip.Addr) (identity.Protocol, uint16) {
 	return p, portNumbers[d.IntN(len(portNumbers))]
 }
 
-func compare(t *testing.T, s *Set, v *identity.View, w *identity.Workload, sides Sides, a netip.Addr, p identity.Protocol, port uint16) bool {
+func compare(t *testing.T, s *Set, v *identity.View, w *identity.Workload, sides Sides, a netip.Addr, p identity.Protocol, port uint16) (isolated, allowed int) {
 	t.Helper()
 	own := identity.Peer{Kind: identity.Pod, Addr: w.Addrs[0], Workload: w}
 	other := v.Peer(a)
@@ -349,7 +348,15 @@ func compare(t *testing.T, s *Set, v *identity.View, w *identity.Workload, sides
 	if got := allows(sides.Ingress, a, p, port); got != (in.Verdict == Allow) || in.Isolated != sides.Ingress.Isolated {
 		t.Errorf("ingress %s/%s from %s (%s) %s/%d: entries allow: %v; evaluate: %s: %s\n%s", w.Namespace, w.Name, other, a, p, port, got, in.Verdict, in.Reason, dump(sides.Ingress))
 	}
-	return out.Verdict == Allow || in.Verdict == Allow
+	for _, side := range []SideDecision{out, in} {
+		if side.Isolated {
+			isolated++
+			if side.Verdict == Allow {
+				allowed++
+			}
+		}
+	}
+	return isolated, allowed
 }
 
 func dump(s Side) string {
