@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/bulkhead-firewall/bulkhead/alert"
+	"github.com/bulkhead-firewall/bulkhead/api"
 	"github.com/bulkhead-firewall/bulkhead/cni"
 	"github.com/bulkhead-firewall/bulkhead/firewall"
 	"github.com/bulkhead-firewall/bulkhead/identity"
@@ -185,7 +185,7 @@ func (d *Daemon) recheck(r StoredWorkload) StoredWorkload {
 }
 
 // adoptPending takes what the plugin let through without us (failurePolicy open), and says so: it
-// ran without rules.
+// ran without rules. That happens while no daemon runs, and while one is too slow to answer.
 func (d *Daemon) adoptPending(ctx context.Context) {
 	journal := cni.Journal{Dir: cni.PendingDir(d.cfg.Socket)}
 	list, err := journal.List()
@@ -196,8 +196,8 @@ func (d *Daemon) adoptPending(ctx context.Context) {
 		id, ifname := p.Request.ContainerID, p.Request.IfName
 		err := d.attachAs(ctx, p.Request, false)
 		switch {
-		case errors.Is(err, os.ErrNotExist):
-			d.log.Info("workload ended", "workload", id, "reason", "its namespace went before it was adopted")
+		case api.HasCode(err, api.BadRequest): // asking again will not help
+			d.log.Warn("workload of the journal forgotten", "workload", id, "err", err)
 		case err != nil:
 			d.log.Error("workload of the journal not adopted", "workload", id, "err", err)
 			continue

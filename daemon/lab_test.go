@@ -487,3 +487,24 @@ func reachFrom(p *pod) error {
 }
 
 var mustAddr = netip.MustParseAddr
+
+// route makes the node's bridge a pod's way to everywhere.
+func route(t *testing.T, h *netlink.Handle, via string) {
+	t.Helper()
+	if err := h.RouteAdd(&netlink.Route{Gw: net.ParseIP(via)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// nat makes the node translate a Service's address, as kube-proxy would.
+func (n *node) nat(family, vip string, port int, to string, toPort int) {
+	n.t.Helper()
+	rules := fmt.Sprintf("table %s nat { chain pre { type nat hook prerouting priority dstnat; %s daddr %s tcp dport %d dnat to %s:%d; }\n}", family, family, vip, port, to, toPort)
+	cmd := exec.Command("nsenter", "--net=/run/netns/"+n.name, "sh", "-c",
+		// The answer goes from pod to pod over the bridge, and must meet the translation all the same.
+		"echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables; nft -f -")
+	cmd.Stdin = strings.NewReader(rules)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		n.t.Fatalf("nat: %v %s", err, out)
+	}
+}

@@ -162,6 +162,7 @@ func (d *Daemon) routineSweep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			d.adoptPending(ctx)
 		case <-d.sweeps:
 			select { // the kernel takes a namespace down in its own time
 			case <-time.After(time.Second):
