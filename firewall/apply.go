@@ -65,59 +65,94 @@ func (ns *Namespace) applyOnce(want *Ruleset) (int, error) {
 		}
 	}
 	changes := Diff(ns.have, want)
-	if len(changes) == 0 {
+	revokes := want.spec.Mode == policy.Enforce && (ns.owed || mayRevoke(changes))
+	if len(changes) == 0 && !revokes {
 		return 0, nil
 	}
-	if loosens(ns.have, want) {
-		if err := ns.commit(AtNode, changes); err != nil {
-			return 0, err
+	ns.owed = ns.owed || revokes
+	rules, guards := apart(changes)
+	var err error
+	switch {
+	case loosens(ns.have, want):
+		if err = ns.commit(guards); err == nil {
+			err = ns.commit(rules)
 		}
-		return len(changes), ns.commit(InWorkload, changes)
-	}
-	early, late := changes[:0:0], changes
-	if len(ns.have.Tables) > 0 {
-		early, late = split(changes)
-	}
-	if err := ns.commit(AtNode, early); err != nil {
-		return 0, err
-	}
-	late, err := ns.tighten(want, changes, late)
-	if err != nil {
-		return len(early), err
-	}
-	return len(changes), ns.commit(AtNode, late)
-}
-
-// tighten stops births in the namespace, cuts, and gives the changes at the guard that must follow,
-// with what it must know of the connections that are there.
-func (ns *Namespace) tighten(want *Ruleset, all, late []Change) ([]Change, error) {
-	spec := want.spec
-	cuts := spec.Mode == policy.Enforce && mayRevoke(all)
-	var seeds []Change
-	if cuts {
-		sockets, err := ns.sockets()
-		if err != nil {
-			return nil, err
+		if err == nil && revokes {
+			err = ns.revoke(want.spec, want.Tables)
 		}
-		seeds = spec.seeds(all, sockets)
-		// Without a guard the namespace itself stops the resets of what loses its right.
-		if !spec.guarded() {
-			if _, err := ns.cut(context.Background(), spec); err != nil {
-				return nil, err
+	case revokes:
+		err = ns.tighten(want, rules, guards)
+	default:
+		early, late := split(guards)
+		for _, step := range [][]Change{early, rules, late} {
+			if err == nil {
+				err = ns.commit(step)
 			}
 		}
 	}
-	if err := ns.commit(InWorkload, append(all[:len(all):len(all)], seeds...)); err != nil {
-		return nil, err
+	if err != nil {
+		return 0, err
 	}
-	if !cuts {
-		return late, nil
+	ns.owed = false
+	return len(changes), nil
+}
+
+// tighten lets the guards remember and stops births in the namespace, revokes, and then closes the
+// guards, which are told of the connections that were there before them.
+func (ns *Namespace) tighten(want *Ruleset, rules, guards []Change) error {
+	spec := want.spec
+	var early []Change
+	if len(ns.have.Tables) > 0 {
+		early, guards = split(guards)
 	}
+	before, after := warming(spec, guards)
+	early, guards = append(early, before...), append(guards, after...)
+	if err := ns.commit(early); err != nil {
+		return err
+	}
+	seeds, err := ns.seeds(spec, rules)
+	if err != nil {
+		return err
+	}
+	// Without a guard the namespace itself stops the resets of what loses its right.
+	if !spec.guarded() {
+		if _, err := ns.cut(context.Background(), spec); err != nil {
+			return err
+		}
+	}
+	if err := ns.commit(append(rules, seeds...)); err != nil {
+		return err
+	}
+	if err := ns.revoke(spec, want.Tables[:1]); err != nil {
+		return err
+	}
+	if seeds, err = ns.seeds(spec, guards); err != nil {
+		return err
+	}
+	if err := ns.commit(append(guards, seeds...)); err != nil {
+		return err
+	}
+	return ns.forget(want.Tables[1:], newRights(spec))
+}
+
+// revoke ends what lost its right: connections, and the memory of what may be answered.
+func (ns *Namespace) revoke(spec Spec, tables []*Table) error {
 	if _, err := ns.cut(context.Background(), spec); err != nil {
-		return nil, err
+		return err
 	}
-	// Connections that were born since are remembered by the guard itself, where it existed before.
-	return append(late[:len(late):len(late)], seeds...), nil
+	return ns.forget(tables, newRights(spec))
+}
+
+// apart separates the changes of the namespace's own table from those of the guards.
+func apart(changes []Change) (rules, guards []Change) {
+	for _, c := range changes {
+		if c.Table.Family == FamilyNetdev {
+			guards = append(guards, c)
+		} else {
+			rules = append(rules, c)
+		}
+	}
+	return rules, guards
 }
 
 // union is want together with the tables that are in force and no longer wanted.
@@ -134,28 +169,33 @@ func (ns *Namespace) union(want *Ruleset) *Ruleset {
 	return out
 }
 
-// commit carries out the changes of one place as one transaction.
-func (ns *Namespace) commit(p Place, changes []Change) error {
-	b := newBatch()
-	for _, c := range changes {
-		if c.Table.Place == p {
-			c.encode(b, ns.features.tableFlags)
+// commit carries out changes, those of one network namespace as one transaction.
+func (ns *Namespace) commit(changes []Change) error {
+	for _, p := range []Place{AtNode, InWorkload} {
+		b := newBatch()
+		for _, c := range changes {
+			if c.Table.Place == p {
+				c.encode(b, ns.features.tableFlags)
+			}
+		}
+		if err := ns.socket(p).commit(b); err != nil {
+			return err
 		}
 	}
-	return ns.socket(p).commit(b)
+	return nil
 }
 
 // loosens says whether a guard stops to judge frames: then it goes before the namespace.
 func loosens(have, want *Ruleset) bool {
 	for _, t := range have.Tables {
-		if w := want.table(t); t.Place == AtNode && t.chain("raw") != nil && (w == nil || w.chain("raw") == nil) {
+		if w := want.table(t); t.chain("raw") != nil && (w == nil || w.chain("raw") == nil) {
 			return true
 		}
 	}
 	return false
 }
 
-// split takes out of the changes at the node what only adds rights or memory, and can go first. In
+// split takes out of the changes at guards what only adds rights or memory, and can go first. In
 // an interval set, elements go and come together.
 func split(changes []Change) (early, late []Change) {
 	whole := map[*Set]bool{} // must not be split
@@ -178,7 +218,7 @@ func split(changes []Change) (early, late []Change) {
 		case AddChain, FlushChain, AddRules:
 			first = c.Chain.records
 		}
-		if c.Table.Place == AtNode && first && !made[c.Table] {
+		if first && !made[c.Table] {
 			early = append(early, c)
 		} else {
 			late = append(late, c)

@@ -12,11 +12,9 @@ const (
 	tableOwner   = 0x2 // NFT_TABLE_F_OWNER, kernel 5.12
 	tablePersist = 0x4 // NFT_TABLE_F_PERSIST, kernel 6.9
 
-	nftaTableUserdata = 6
-	nftaTableOwner    = 7
-	nftaSetExpr       = 17
-	nftaSetExprs      = 18
-	nftaChainUserdata = 12
+	nftaTableOwner = 7
+	nftaSetExpr    = 17
+	nftaSetExprs   = 18
 
 	setEval   = 0x20 // NFT_SET_EVAL: packets may add elements
 	setConcat = 0x80 // NFT_SET_CONCAT

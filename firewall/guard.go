@@ -281,15 +281,22 @@ func (g guard) servedChain() *Chain {
 	return c
 }
 
-// askedChain passes over what an exact key lets answer anyway.
+// askedChain passes over what an exact key lets answer anyway. Its warm form does not: for the moment
+// in which exact keys go and a block takes their place.
 func (g guard) askedChain(s site) *Chain {
+	c := g.askedRules(s, accept())
+	c.warm = g.askedRules(s, goTo("remember"+s.digit()))
+	return c
+}
+
+func (g guard) askedRules(s site, exact clause) *Chain {
 	c := &Chain{Name: "served" + s.digit(), records: true}
 	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
 	peer := s.key(s.addr(true))
 	asks := s.key(s.addr(true), protocolField(), port(false, "th"))
 	ingress := policy.Ingress.String() + s.digit()
 	if g.spec.judges(policy.Ingress) {
-		add("", asks.in(ingress), accept())
+		add("", asks.in(ingress), exact)
 	}
 	add("answers of servers", s.key(s.addr(true), protocolField(), port(true, "th")).in(policy.Egress.String()+s.digit()), accept())
 	request, _ := s.echoTypes()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -299,3 +300,5 @@ func familyName(v6 bool) string {
 	}
 	return "IPv4"
 }
+
+func testCommand(argv ...string) *exec.Cmd { return exec.Command(argv[0], argv[1:]...) }

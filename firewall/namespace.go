@@ -34,12 +34,16 @@ type Namespace struct {
 	unsure   bool     // something failed: read before the next change
 	applied  *Ruleset // what was last asked for, nil before the first Apply
 	closed   bool
+
+	// owed says that rights were taken away and connections may still be there that stood on them:
+	// something failed, or the daemon before us may have ended in the middle.
+	owed bool
 }
 
 // Open opens a namespace and takes over the tables that a former daemon left there and at the host's
 // ends of the interfaces. It changes no rule: the first Apply does, where there is a difference.
 func Open(cfg Config) (*Namespace, error) {
-	ns := &Namespace{path: cfg.NetNS}
+	ns := &Namespace{path: cfg.NetNS, owed: true}
 	if err := ns.open(cfg); err != nil {
 		return nil, errors.Join(err, ns.Close())
 	}
@@ -190,7 +194,7 @@ func (ns *Namespace) Remove() error {
 			changes = append(changes, Change{Op: DeleteTable, Table: t})
 		}
 		// The guard first: what the namespace lets out in between must not end there.
-		err = errors.Join(ns.commit(AtNode, changes), ns.commit(InWorkload, changes))
+		err = ns.commit(changes)
 	}
 	ns.mu.Unlock()
 	return errors.Join(err, ns.Close())

@@ -84,6 +84,7 @@ type Chain struct {
 	// records says that packets pass here to be remembered and never to be judged, so that the chain
 	// can be in force before the chains that rely on what it remembers.
 	records bool
+	warm    *Chain // the same chain, remembering more; see askedChain
 }
 
 // Hook is where packets meet a base chain.
