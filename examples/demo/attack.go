@@ -160,7 +160,7 @@ func (b *battle) tamper(ctx context.Context) error {
 		"add table inet evil { chain out { type filter hook output priority -300; policy accept; }; }",
 	} {
 		out, err := b.s.lab.Exec(ctx, b.attacker, lab.Admin, "nft", rule)
-		answer := "accepted"
+		answer := "accepted, by the attacker's own namespace"
 		if err != nil {
 			answer = "refused: " + firstLine(out, err)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,8 +13,9 @@ func (s *stage) hints(t *teller) {
 	bulkhead := fmt.Sprintf("%s --lab %s", filepath.Join(s.bin, "bulkhead"), s.lab.Name)
 	lab := filepath.Join(s.bin, "bulkhead-lab")
 	attacker, err := s.graph.PodOf(attackerService)
-	if err != nil {
-		return // the battle has found it before
+	victim, err2 := s.graph.PodOf(victimService)
+	if err != nil || err2 != nil {
+		return // the battle has found both before
 	}
 	t.say("")
 	t.say("The shop stays up. Five commands to try:")
@@ -22,7 +24,8 @@ func (s *stage) hints(t *teller) {
 		bulkhead + " flows -f",
 		bulkhead + " explain " + attackerService + " " + victimService + " TCP/6379",
 		bulkhead + " rules " + podName(attacker) + " --guard",
-		fmt.Sprintf("%s exec --name %s %s --as raw -- ping -c 1 10.88.0.22", lab, s.lab.Name, podName(attacker)),
+		fmt.Sprintf("%s exec --name %s %s -- %s attack connect -to %s", lab, s.lab.Name, podName(attacker),
+			filepath.Join(s.bin, "shop"), net.JoinHostPort(victim.Addrs[0].String(), "6379")),
 	} {
 		t.command(line)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/bulkhead-firewall/bulkhead/api"
 	"github.com/bulkhead-firewall/bulkhead/examples/shop"
+	"github.com/bulkhead-firewall/bulkhead/identity"
 )
 
 // comparison is the learned graph held against the true one.
@@ -48,7 +49,8 @@ func edgeName(client, server, protocol string, port uint16) string {
 	return fmt.Sprintf("%s → %s %s/%d", client, server, protocol, port)
 }
 
-// nameOf is what Bulkhead calls an end of graph.yaml: outside hosts are known by address only.
+// nameOf is what Bulkhead calls an end of graph.yaml: outside hosts are known by address only, but
+// for the clouds' metadata servers, which are a named network.
 func nameOf(g *shop.Graph, end string) string {
 	if end == "world" {
 		return shop.Shopper.String()
@@ -57,6 +59,9 @@ func nameOf(g *shop.Graph, end string) string {
 		return s.Namespace + "/" + s.Name
 	}
 	for _, x := range g.External {
+		if x.Name == end && x.Name == "cloud-metadata" {
+			return identity.MetadataNetwork
+		}
 		if x.Name == end {
 			return x.Address
 		}

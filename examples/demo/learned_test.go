@@ -25,7 +25,7 @@ func TestCompare(t *testing.T) {
 		all.Edges = append(all.Edges, api.Edge{Client: nameOf(g, e.From), Server: nameOf(g, e.To), Protocol: e.Protocol, Port: e.Port})
 	}
 	for _, name := range []string{
-		"203.0.113.9 → default/frontend TCP/8080", "default/frontend → 169.254.169.254 TCP/80",
+		"203.0.113.9 → default/frontend TCP/8080", "default/frontend → metadata TCP/80",
 		"node → default/redis-cart TCP/6379", "default/cartservice → kube-system/kube-dns UDP/53",
 	} {
 		if !slices.ContainsFunc(all.Edges, func(e api.Edge) bool { return edgeName(e.Client, e.Server, e.Protocol, e.Port) == name }) {

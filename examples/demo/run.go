@@ -81,7 +81,7 @@ func actUp(ctx context.Context, s *stage, t *teller) error {
 	}
 	t.say("%d pods attached by bridge, host-local and bulkhead-cni in %.1f s; rules were in force before any of them ran",
 		len(s.graph.Pods()), time.Since(began).Seconds())
-	if err := s.play(); err != nil {
+	if err := s.play(ctx); err != nil {
 		return err
 	}
 	t.command("bulkhead status")
@@ -124,7 +124,7 @@ func actLearn(ctx context.Context, s *stage, t *teller) error {
 	if err != nil {
 		return err
 	}
-	t.say("%s made by the shop; the last new edge came after %.0f s", done, took.Seconds())
+	t.say("%s; the last true edge came after %.0f s", done, took.Seconds())
 	t.command("bulkhead graph")
 	text, err := s.cli(ctx, "graph")
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/bulkhead-firewall/bulkhead/api"
 	"github.com/bulkhead-firewall/bulkhead/examples/shop"
@@ -24,7 +25,14 @@ type stage struct {
 	graph   *shop.Graph
 	lab     *lab.Lab
 	client  *api.Client
+	players []player
 }
+
+// player is one running process of the shop.
+type player struct{ name, report, log string }
+
+// readyTime is how long the shop's processes may take to listen.
+const readyTime = 20 * time.Second
 
 // open prepares the folder of a run. Nothing is up yet.
 func open() (*stage, error) {
@@ -91,7 +99,7 @@ func (s *stage) down() error {
 
 // play starts every part of the shop: a process per pod, the node's probes, the shoppers and the
 // hosts outside of the cluster.
-func (s *stage) play() error {
+func (s *stage) play(ctx context.Context) error {
 	for _, x := range s.graph.External {
 		if err := s.start("outside", "play", x.Name); err != nil {
 			return err
@@ -105,14 +113,41 @@ func (s *stage) play() error {
 	if err := s.start("outside", "play", "world", "-from", shop.Shopper.String()); err != nil {
 		return err
 	}
-	return s.start(s.lab.Nodes[0].Name, "play", "node")
+	if err := s.start(s.lab.Nodes[0].Name, "play", "node"); err != nil {
+		return err
+	}
+	return s.ready(ctx)
+}
+
+// ready waits until every player has written its first report: it listens then. One that ended
+// before, or hangs, is named with what it said.
+func (s *stage) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	for _, p := range s.players {
+		for {
+			if _, err := os.Stat(p.report); err == nil {
+				break
+			}
+			if err := pause(ctx, 50*time.Millisecond); err != nil {
+				return fmt.Errorf("%s: not up: %w; it said: %s", p.name, err, strings.TrimSpace(read(p.log)))
+			}
+		}
+	}
+	return nil
 }
 
 // start runs the shop program for as long as the lab is up; its report is named by what it plays.
 func (s *stage) start(where string, args ...string) error {
-	report := filepath.Join(s.reports, strings.Join(args[:2], "-")+".json")
+	p := player{name: "shop " + strings.Join(args, " ") + " in " + where, report: filepath.Join(s.reports, args[1]+".json"), log: filepath.Join(s.dir, args[1]+".log")}
+	log, err := os.Create(p.log)
+	if err != nil {
+		return err
+	}
+	defer log.Close() // the process has its own
+	s.players = append(s.players, p)
 	argv := append([]string{filepath.Join(s.bin, "shop")}, args...)
-	_, err := s.lab.Start(where, lab.User, nil, append(argv, "-report", report)...)
+	_, err = s.lab.Start(where, lab.User, log, append(argv, "-report", p.report)...)
 	return err
 }
 
