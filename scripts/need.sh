@@ -27,7 +27,16 @@ PATH=$PATH:/usr/sbin:/sbin
 need ip iproute2
 need nft nftables
 need nsenter util-linux
-[ "$1" = test ] && need gcc gcc
+if [ "$1" = test ]; then
+  need gcc gcc
+  # Container runtimes, which test/runtime starts with folders and namespaces of their own. A service
+  # that a package may start is not used.
+  need podman podman
+  need conmon conmon
+  need runc runc
+  need containerd containerd
+  need busybox busybox-static
+fi
 [ -z "$packages" ] && exit 0
 
 command -v apt-get >/dev/null 2>&1 || die "missing:$packages (Debian names); install them with your package manager and run make $1 again"
