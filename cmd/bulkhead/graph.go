@@ -50,12 +50,12 @@ func (a *app) writeText(g api.Graph) error {
 		nodes[n.Name] = n
 	}
 	last := ""
-	for _, e := range g.Edges {
+	for _, e := range foldDenied(g.Edges) {
 		if e.Client != last {
 			last = e.Client
 			fmt.Fprintln(a.out, a.describe(nodes[e.Client], e.Client))
 		}
-		line := fmt.Sprintf("  → %s %s", e.Server, portOf(e.Protocol, e.Port))
+		line := fmt.Sprintf("  → %s %s", e.Server, e.label())
 		if e.VIP != "" {
 			line += " through " + e.VIP
 		}
@@ -67,6 +67,57 @@ func (a *app) writeText(g api.Graph) error {
 	}
 	_, err := fmt.Fprintf(a.out, "%s, %s\n", plural(len(g.Nodes), "node", "nodes"), plural(len(g.Edges), "edge", "edges"))
 	return err
+}
+
+// foldFrom is from how many never allowed ports of one pair on a picture shows them as one: a scan
+// of a thousand ports says no more than that.
+const foldFrom = 4
+
+// arrow is an edge of a picture; ports above 1 are folded into it.
+type arrow struct {
+	api.Edge
+	ports int
+}
+
+func (e arrow) label() string {
+	if e.ports > 1 {
+		return fmt.Sprintf("%s/%d and %d other ports", e.Protocol, e.Port, e.ports-1)
+	}
+	return portOf(e.Protocol, e.Port)
+}
+
+// foldDenied makes one arrow of all edges of a pair that were only ever denied, where they are
+// many. It stands where the first of them stood.
+func foldDenied(edges []api.Edge) []arrow {
+	type pair struct{ client, server, protocol string }
+	many := map[pair]int{}
+	for _, e := range edges {
+		if e.Count == 0 && e.Denied > 0 {
+			many[pair{e.Client, e.Server, e.Protocol}]++
+		}
+	}
+	var out []arrow
+	at := map[pair]int{}
+	for _, e := range edges {
+		p := pair{e.Client, e.Server, e.Protocol}
+		if e.Count > 0 || e.Denied == 0 || many[p] < foldFrom {
+			out = append(out, arrow{Edge: e, ports: 1})
+			continue
+		}
+		i, seen := at[p]
+		if !seen {
+			e.VIP = ""
+			at[p] = len(out)
+			out = append(out, arrow{Edge: e, ports: 1})
+			continue
+		}
+		out[i].ports++
+		out[i].Denied += e.Denied
+		if e.Last.After(out[i].Last) {
+			out[i].Last = e.Last
+		}
+	}
+	return out
 }
 
 func (a *app) describe(n api.GraphNode, name string) string {
@@ -87,12 +138,12 @@ func writeDot(w io.Writer, g api.Graph) error {
 		}
 		fmt.Fprintf(&b, "  %q%s;\n", n.Name, shape)
 	}
-	for _, e := range g.Edges {
+	for _, e := range foldDenied(g.Edges) {
 		color := ""
 		if e.Denied > 0 {
 			color = " color=red"
 		}
-		fmt.Fprintf(&b, "  %q -> %q [label=%q%s];\n", e.Client, e.Server, portOf(e.Protocol, e.Port), color)
+		fmt.Fprintf(&b, "  %q -> %q [label=%q%s];\n", e.Client, e.Server, e.label(), color)
 	}
 	b.WriteString("}\n")
 	_, err := io.WriteString(w, b.String())
@@ -119,14 +170,14 @@ func writeMermaid(w io.Writer, g api.Graph) error {
 	for _, n := range g.Nodes {
 		node(n.Name, n.Kind)
 	}
-	for _, e := range g.Edges {
+	for _, e := range foldDenied(g.Edges) {
 		node(e.Client, "")
 		node(e.Server, "")
-		arrow := "-->"
+		shaft := "-->"
 		if e.Denied > 0 {
-			arrow = "-.->" // dotted: some of it was denied
+			shaft = "-.->" // dotted: some of it was denied
 		}
-		fmt.Fprintf(&b, "  %s %s|%s| %s\n", ids[e.Client], arrow, portOf(e.Protocol, e.Port), ids[e.Server])
+		fmt.Fprintf(&b, "  %s %s|%s| %s\n", ids[e.Client], shaft, e.label(), ids[e.Server])
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

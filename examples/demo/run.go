@@ -32,8 +32,9 @@ func run(ctx context.Context, out io.Writer, keep bool) (err error) {
 	t.say("Bulkhead: a shop of containers on this machine, learned, walled in, then attacked from inside.")
 	err = perform(ctx, s, t)
 	if keep && err == nil {
+		err = t.summary()
 		s.hints(t)
-		return t.summary()
+		return err
 	}
 	if downErr := s.down(); downErr != nil {
 		return errors.Join(err, fmt.Errorf("take the shop down: %w", downErr))
