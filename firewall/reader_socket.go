@@ -40,18 +40,9 @@ type kernelSocket struct {
 // openKernelSocket opens a netlink socket of a protocol (NETLINK_NETFILTER, NETLINK_ROUTE) in the
 // namespace at path; empty: the process's own. buffer is the kernel's receive buffer in bytes.
 func openKernelSocket(path string, protocol, buffer int) (*kernelSocket, error) {
-	cfg := &netlink.Config{}
-	if path != "" {
-		ns, err := OpenNamespace(path)
-		if err != nil {
-			return nil, err
-		}
-		defer ns.Close()
-		cfg.NetNS = int(ns.Fd())
-	}
-	conn, err := netlink.Dial(protocol, cfg)
+	conn, err := dialKernel(path, protocol)
 	if err != nil {
-		return nil, fmt.Errorf("open netlink socket in %s: %w", kernelPlace(path), err)
+		return nil, err
 	}
 	s := &kernelSocket{conn: conn, buf: make([]byte, kernelBuffer)}
 	s.once = s.receiveOnce
@@ -68,6 +59,23 @@ func openKernelSocket(path string, protocol, buffer int) (*kernelSocket, error) 
 	return s, nil
 }
 
+// dialKernel opens a netlink connection in the namespace at path; empty: the process's own.
+func dialKernel(path string, protocol int) (conn *netlink.Conn, err error) {
+	dial := func() error {
+		conn, err = netlink.Dial(protocol, nil)
+		return err
+	}
+	if path == "" {
+		err = dial()
+	} else {
+		err = Enter(path, dial)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket in %s: %w", kernelPlace(path), err)
+	}
+	return conn, nil
+}
+
 func kernelPlace(path string) string {
 	if path == "" {
 		return "own network namespace"
@@ -81,6 +89,30 @@ func (s *kernelSocket) connect() error {
 	var err error
 	if e := s.raw.Control(func(fd uintptr) {
 		err = unix.Connect(int(fd), &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	}); e != nil {
+		return e
+	}
+	return err
+}
+
+// ignore has the kernel drop what the sockets with these ports caused, before it takes room in our
+// buffer. All messages of one read have the same cause, so the first is looked at.
+func (s *kernelSocket) ignore(ports []uint32) error {
+	const portAt = 12 // nlmsg_pid in struct nlmsghdr
+	var code []unix.SockFilter
+	code = append(code, unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: portAt})
+	for _, p := range ports {
+		// The program loads big-endian; the header is in the machine's order.
+		k := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, p))
+		code = append(code,
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: k},
+			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0})
+	}
+	code = append(code, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 1 << 31}) // whole
+	var err error
+	if e := s.raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+			&unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]})
 	}); e != nil {
 		return e
 	}
