@@ -48,23 +48,37 @@ func Enter(path string, f func() error) error {
 func EnterFile(target *os.File, f func() error) error {
 	done := make(chan error, 1)
 	// A fresh goroutine: the caller's own thread stays out of this, and can be locked by it.
-	go func() {
-		err := fmt.Errorf("inside network namespace %s: the function ended its goroutine", target.Name())
-		defer func() { done <- err }()
-		runtime.LockOSThread()
-		home, openErr := os.Open(ownNamespacePath)
-		if openErr != nil {
-			runtime.UnlockOSThread() // nothing was changed yet
-			err = fmt.Errorf("open own network namespace: %w", openErr)
-			return
-		}
-		defer home.Close()
-		if setErr := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); setErr != nil {
-			runtime.UnlockOSThread()
-			err = fmt.Errorf("enter network namespace %s: %w", target.Name(), setErr)
-			return
-		}
-		err = f()
+	go enterOn(target, f, done)
+	return <-done
+}
+
+// enterOn does the work of EnterFile on its own goroutine.
+func enterOn(target *os.File, f func() error, done chan<- error) {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// Not on the main thread: /proc/PID/ns/net is its namespace, and if the way back failed it
+		// would stand in a workload's for ever. While we hold it, another goroutine gets another.
+		defer runtime.UnlockOSThread()
+		other := make(chan error, 1)
+		go enterOn(target, f, other)
+		done <- <-other
+		return
+	}
+	err := fmt.Errorf("inside network namespace %s: the function ended its goroutine", target.Name())
+	defer func() { done <- err }()
+	home, openErr := os.Open(ownNamespacePath)
+	if openErr != nil {
+		runtime.UnlockOSThread() // nothing was changed yet
+		err = fmt.Errorf("open own network namespace: %w", openErr)
+		return
+	}
+	defer home.Close()
+	if setErr := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); setErr != nil {
+		runtime.UnlockOSThread()
+		err = fmt.Errorf("enter network namespace %s: %w", target.Name(), setErr)
+		return
+	}
+	defer func() {
 		if backErr := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); backErr != nil {
 			// Still locked: the thread dies with this goroutine, and no other goroutine can ever
 			// run in the wrong namespace.
@@ -73,7 +87,7 @@ func EnterFile(target *os.File, f func() error) error {
 		}
 		runtime.UnlockOSThread()
 	}()
-	return <-done
+	err = f()
 }
 
 // SameNamespace says whether two paths are the same network namespace now. To tell whether a path
