@@ -140,7 +140,9 @@ func (d *Daemon) adopt(ctx context.Context) error {
 			gone = append(gone, r.ID)
 			continue
 		}
-		found = append(found, d.prepare(d.recheck(r)))
+		w := d.prepare(d.recheck(r))
+		w.adopted = true
+		found = append(found, w)
 	}
 	if err := d.store.DeleteWorkloads(gone...); err != nil {
 		d.log.Error("workloads not forgotten", "err", err)

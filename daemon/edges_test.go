@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/bulkhead-firewall/bulkhead/alert"
 	"github.com/bulkhead-firewall/bulkhead/api"
@@ -224,5 +227,59 @@ func TestStreams(t *testing.T) {
 	_ = web.reaches(cart.v4, 8080)
 	if err := <-done; !errors.Is(err, enough) {
 		t.Fatal(err)
+	}
+}
+
+// TestTamper: what root in the container does to the ruleset is told at once, and does not help.
+func TestTamper(t *testing.T) {
+	n := newNode(t)
+	d := n.start("defaultMode: enforce")
+	web, cart := n.pod("web-1"), n.pod("cart-1")
+	d.add(web, cart)
+	cart.serve(8080)
+	d.apply("", api.File{Name: "cart.yaml", Data: strings.Replace(cartOnly, "app: web", "app: nobody", 1)})
+	nft := func(args ...string) error {
+		return exec.Command("nsenter", append([]string{"--net=" + cart.path(), "nft"}, args...)...).Run()
+	}
+	n.must(nft("flush", "ruleset"))
+	d.wantAlert(alert.Tamper, "flush", func(a alert.Alert) bool {
+		return strings.Contains(a.Reason, "flush") && a.Client.Workload == "shop/cart-1"
+	})
+	if nft("delete", "table", "inet", "bulkhead") == nil {
+		t.Error("root in the container deletes our table")
+	}
+	n.must(nft("add", "table", "inet", "evil"))
+	d.wantAlert(alert.Tamper, "foreign table", func(a alert.Alert) bool {
+		return strings.Contains(a.Reason, "inet evil") && strings.Contains(a.Reason, "nft")
+	})
+	h := cart.handle()
+	defer h.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "evil0"
+	n.must(h.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
+	d.wantAlert(alert.Tamper, "interface", func(a alert.Alert) bool { return strings.Contains(a.Reason, "evil0") })
+	if web.reaches(cart.v4, 8080) == nil {
+		t.Error("tampering opened the workload")
+	}
+	for _, a := range d.alertsOf(alert.Tamper) {
+		if a.Client.Workload != "shop/cart-1" || !strings.Contains(a.Reason, "our rules were not changed") {
+			t.Errorf("alert %+v", a)
+		}
+	}
+
+	// While the daemon is away a flush leaves its trace, and a restart raises no alert of its own.
+	before := len(d.alertsOf(alert.Tamper))
+	d.kill()
+	d = n.start("defaultMode: enforce")
+	time.Sleep(newcomerWait + 2*time.Second) // the time in which a false alert would come
+	if all := d.alertsOf(alert.Tamper); len(all) > 0 {
+		t.Errorf("a restart alerts: %+v (before it %d)", all, before)
+	}
+	d.kill()
+	n.must(nft("flush", "ruleset"))
+	d = n.start("defaultMode: enforce")
+	d.wantAlert(alert.Tamper, "flush while away", func(a alert.Alert) bool { return strings.Contains(a.Reason, "while nobody watched") })
+	if web.reaches(cart.v4, 8080) == nil {
+		t.Error("a flush while the daemon was away opened the workload")
 	}
 }

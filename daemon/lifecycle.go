@@ -193,4 +193,11 @@ func (d *Daemon) sweepGuards() {
 			}
 		}
 	}
+	removed, err := firewall.SweepGuards(keep)
+	if err != nil {
+		d.log.Warn("leftover guards not removed", "err", err)
+	}
+	if len(removed) > 0 {
+		d.log.Info("leftover guards removed", "count", len(removed))
+	}
 }

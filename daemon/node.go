@@ -10,17 +10,27 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// nodeAddrs lists every address of the daemon's own namespace, IPv6 link-local ones included: the
-// node probes its workloads from any of them.
+// nodeAddrs lists the addresses of the daemon's own namespace, IPv6 link-local ones included: the
+// node probes its workloads from any of them. The link-local address of a bridge's port is left out:
+// the bridge speaks for it, and there is one for every workload.
 func nodeAddrs() ([]netip.Addr, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("links of this node: %w", err)
+	}
+	port := map[int]bool{}
+	for _, l := range links {
+		port[l.Attrs().Index] = l.Attrs().MasterIndex != 0
+	}
 	list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return nil, fmt.Errorf("addresses of this node: %w", err)
 	}
 	var out []netip.Addr
 	for _, a := range list {
-		if addr, ok := netip.AddrFromSlice(a.IP); ok {
-			out = append(out, addr.Unmap())
+		addr, ok := netip.AddrFromSlice(a.IP)
+		if addr = addr.Unmap(); ok && !(addr.Is6() && addr.IsLinkLocalUnicast() && port[a.LinkIndex]) {
+			out = append(out, addr)
 		}
 	}
 	slices.SortFunc(out, netip.Addr.Compare)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"reflect"
 	"strings"
 	"sync"
@@ -12,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/bulkhead-firewall/bulkhead/alert"
 	"github.com/bulkhead-firewall/bulkhead/firewall"
 	"github.com/bulkhead-firewall/bulkhead/flow"
 )
@@ -37,15 +35,18 @@ type grip struct {
 	inode  uint64 // of the namespace
 	reader *firewall.Reader
 	meter  *meter
-	tamper chan alert.Tampering
-	end    context.CancelFunc // of the helpers
-	helper sync.WaitGroup     // flow log and watch
+	watch  *firewall.Watch
+	events chan firewall.Event // of watch
+	end    context.CancelFunc  // of the helpers
+	helper sync.WaitGroup      // flow log and watch
+
+	newcomers []newcomer // by time
 }
 
 // routine owns the workload's namespace until ctx ends: the cause says whether the rules go.
 func (w *workload) routine(ctx context.Context) {
 	defer close(w.done)
-	g := &grip{tamper: make(chan alert.Tampering, 16)}
+	g := &grip{events: make(chan firewall.Event, tamperQueue)}
 	defer w.release(ctx, g)
 	presence, sweep, usage := time.NewTicker(presenceEvery), time.NewTicker(sweepEvery), time.NewTicker(usageEvery)
 	defer presence.Stop()
@@ -63,10 +64,12 @@ func (w *workload) routine(ctx context.Context) {
 			retry = w.serve(ctx, g)
 		case f := <-w.asks:
 			f(g.ns)
-		case t := <-g.tamper:
-			w.onTamper(ctx, g, t)
+		case e := <-g.events:
+			w.onEvent(g, e)
 		case <-sweep.C:
-			w.sweep(ctx, g)
+			if g.ns != nil {
+				w.sweep(g)
+			}
 		case <-usage.C:
 			w.readUsage(g)
 		case <-presence.C:
@@ -75,6 +78,7 @@ func (w *workload) routine(ctx context.Context) {
 				w.d.withdraw(w, "its namespace is gone")
 				return
 			}
+			w.judgeNewcomers(g)
 		}
 	}
 }
@@ -210,6 +214,10 @@ func (w *workload) open(ctx context.Context, g *grip) error {
 			w.log.Error("flow log ended", "err", err)
 		}
 	}()
+	// Without a watch the rules hold all the same; the sweep finds what it would have told.
+	if err := w.openWatch(helpers, g); err != nil {
+		w.log.Error("namespace not watched", "err", err)
+	}
 	return nil
 }
 
@@ -229,12 +237,20 @@ func (w *workload) release(ctx context.Context, g *grip) {
 	w.readUsage(g) // what passed since the last time is not lost
 	var err error
 	if errors.Is(context.Cause(ctx), errRemoved) {
-		err = g.ns.Remove()
+		if g.watch != nil {
+			err = g.watch.Remove()
+		}
+		err = errors.Join(err, g.ns.Remove())
 	} else {
 		err = g.ns.Close()
 	}
 	if err != nil {
 		w.log.Warn("namespace not released", "err", err)
+	}
+	if g.watch != nil {
+		if err := g.watch.Close(); err != nil {
+			w.log.Warn("watch not closed", "err", err)
+		}
 	}
 	if g.meter != nil {
 		if err := g.meter.Close(); err != nil {
@@ -248,26 +264,4 @@ func (w *workload) release(ctx context.Context, g *grip) {
 	w.reader = nil
 	w.mu.Unlock()
 	w.d.counters.addReader(g.reader.Stats())
-}
-
-// sweep compares what the kernel holds with what it should, and repairs it.
-func (w *workload) sweep(ctx context.Context, g *grip) {
-	if g.ns == nil {
-		w.serve(ctx, g)
-		return
-	}
-	if err := g.ns.Check(); err != nil {
-		w.onTamper(ctx, g, alert.Tampering{Time: w.d.now(), What: err.Error()})
-	}
-}
-
-// onTamper alerts and puts our rules back.
-func (w *workload) onTamper(ctx context.Context, g *grip, t alert.Tampering) {
-	t.Workload = w.d.index.View().Workload(w.id)
-	w.d.alerts.Send(t.Alert(w.d.cfg.Node))
-	w.log.Warn("tampered with", "reason", t.What, "table", t.Table, slog.Int("pid", t.PID))
-	w.mu.Lock()
-	w.state.valid = false
-	w.mu.Unlock()
-	w.kick("tampered with")
 }

@@ -54,8 +54,11 @@ func (d *Daemon) onRecord(id string, r flow.Record) {
 		}
 	}
 	var backends []identity.Backend
-	if server.Kind == identity.VIP {
+	if server.Kind == identity.VIP || server.Kind == identity.Resolver { // kube-dns is both
 		backends = view.Backends(identity.VIPKey{Addr: r.Server, Protocol: r.Protocol, Port: r.Port})
+		if name, ok := view.VIPNames[r.Server]; ok {
+			server = identity.Peer{Kind: identity.VIP, Addr: r.Server, Network: name}
+		}
 	}
 	sighting, counted := d.graph.Observe(r, client, server, backends)
 	if counted {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -13,10 +12,6 @@ import (
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
-
-	"github.com/bulkhead-firewall/bulkhead/flow"
-	"github.com/bulkhead-firewall/bulkhead/identity"
-	"github.com/bulkhead-firewall/bulkhead/policy"
 )
 
 // schema is the version of what the store's buckets hold. A store of a later version is refused,
@@ -50,42 +45,6 @@ type Store struct {
 
 	mu     sync.Mutex
 	failed error // of the last write; nil after one that worked
-}
-
-// StoredWorkload is what a later daemon needs to take a workload over.
-type StoredWorkload struct {
-	ID        string          `json:"id"`
-	Namespace string          `json:"namespace"`
-	Name      string          `json:"name"`
-	Labels    identity.Labels `json:"labels,omitempty"` // of the request only; the inventory is read anew
-	NetNS     string          `json:"netns"`
-
-	// RuntimeLabels are what the container's runtime said; they count where the inventory says nothing.
-	RuntimeLabels identity.Labels `json:"runtimeLabels,omitempty"`
-
-	Cookie     uint64            `json:"cookie"`
-	Interfaces []StoredInterface `json:"interfaces"`
-	Resolvers  []netip.Addr      `json:"resolvers,omitempty"`
-	Gateways   []netip.Addr      `json:"gateways,omitempty"`
-	Since      time.Time         `json:"since"`
-	StartSeen  bool              `json:"startSeen"`
-}
-
-// StoredInterface is one interface of a StoredWorkload.
-type StoredInterface struct {
-	Name      string       `json:"name"`
-	Network   string       `json:"network,omitempty"` // the CNI network that brought it
-	Host      string       `json:"host,omitempty"`
-	HostIndex int          `json:"hostIndex,omitempty"`
-	MAC       string       `json:"mac"`
-	Addrs     []netip.Addr `json:"addrs"`
-}
-
-// StoredPolicy is one policy that came by the API.
-type StoredPolicy struct {
-	File    string    `json:"file"` // for messages
-	Text    string    `json:"text"`
-	Applied time.Time `json:"applied"`
 }
 
 // OpenStore opens or creates the store in the folder. Errors: ErrStoreHeld, a schema from the
@@ -143,206 +102,6 @@ func (s *Store) migrate() error {
 
 // Close waits for the transaction under way and lets go of the file.
 func (s *Store) Close() error { return s.db.Close() }
-
-// PutWorkload writes or overwrites a workload.
-func (s *Store) PutWorkload(w StoredWorkload) error {
-	return s.update("workload "+w.ID, func(tx *bbolt.Tx) error {
-		return putJSON(tx.Bucket(bucketWorkloads), w.ID, w)
-	})
-}
-
-// DeleteWorkloads forgets workloads; ids that are not there are no error.
-func (s *Store) DeleteWorkloads(ids ...string) error {
-	if len(ids) == 0 {
-		return nil
-	}
-	return s.update("forget workloads", func(tx *bbolt.Tx) error {
-		for _, id := range ids {
-			if err := tx.Bucket(bucketWorkloads).Delete([]byte(id)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// Workloads gives every stored workload, sorted by id. One that does not decode costs itself only
-// and is told of in the error.
-func (s *Store) Workloads() ([]StoredWorkload, error) {
-	var out []StoredWorkload
-	err := eachJSON(s.db, bucketWorkloads, func(_ string, w StoredWorkload) { out = append(out, w) })
-	return out, err
-}
-
-// Change is what one call changes: policies and modes go together or not at all.
-type Change struct {
-	Put         map[string]StoredPolicy // key "kind/namespace/name"
-	Delete      []string
-	Modes       map[string]policy.Mode // service → mode
-	ClearModes  bool                   // forget every service's own mode first
-	DefaultMode *policy.Mode
-}
-
-// Commit writes a change in one transaction.
-func (s *Store) Commit(c Change) error {
-	if len(c.Put)+len(c.Delete)+len(c.Modes) == 0 && !c.ClearModes && c.DefaultMode == nil {
-		return nil
-	}
-	return s.update("policies", func(tx *bbolt.Tx) error {
-		policies := tx.Bucket(bucketPolicies)
-		for _, key := range c.Delete {
-			if err := policies.Delete([]byte(key)); err != nil {
-				return err
-			}
-		}
-		for key, p := range c.Put {
-			if err := putJSON(policies, key, p); err != nil {
-				return err
-			}
-		}
-		if c.ClearModes {
-			if err := tx.DeleteBucket(bucketModes); err != nil {
-				return err
-			}
-			if _, err := tx.CreateBucket(bucketModes); err != nil {
-				return err
-			}
-		}
-		for service, mode := range c.Modes {
-			if err := tx.Bucket(bucketModes).Put([]byte(service), []byte(mode.String())); err != nil {
-				return err
-			}
-		}
-		if c.DefaultMode != nil {
-			return tx.Bucket(bucketMeta).Put(keyDefaultMode, []byte(c.DefaultMode.String()))
-		}
-		return nil
-	})
-}
-
-// The watched folders.
-const (
-	folderPolicies  = "policies"
-	folderInventory = "inventory"
-)
-
-// PutFiles replaces what is remembered of a watched folder: the last good text of each file, by path.
-func (s *Store) PutFiles(folder string, texts map[string][]byte) error {
-	return s.update(folder+" files", func(tx *bbolt.Tx) error { return putFiles(tx, folder, texts) })
-}
-
-func putFiles(tx *bbolt.Tx, folder string, texts map[string][]byte) error {
-	b, err := tx.Bucket(bucketFiles).CreateBucketIfNotExists([]byte(folder))
-	if err != nil {
-		return err
-	}
-	err = b.ForEach(func(k, _ []byte) error { // deleting while ForEach runs is not allowed
-		if _, still := texts[string(k)]; !still {
-			texts[string(k)] = nil
-		}
-		return nil
-	})
-	for path, text := range texts {
-		switch {
-		case err != nil:
-			return err
-		case text == nil:
-			err = b.Delete([]byte(path))
-		default:
-			err = b.Put([]byte(path), text)
-		}
-	}
-	return err
-}
-
-// Files gives what PutFiles wrote.
-func (s *Store) Files(folder string) (map[string][]byte, error) {
-	out := map[string][]byte{}
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketFiles).Bucket([]byte(folder))
-		if b == nil {
-			return nil
-		}
-		return b.ForEach(func(k, v []byte) error {
-			out[string(k)] = append([]byte{}, v...)
-			return nil
-		})
-	})
-	return out, err
-}
-
-// Policies gives the policies of the API by key.
-func (s *Store) Policies() (map[string]StoredPolicy, error) {
-	out := map[string]StoredPolicy{}
-	err := eachJSON(s.db, bucketPolicies, func(key string, p StoredPolicy) { out[key] = p })
-	return out, err
-}
-
-// Modes gives each service's own mode, and the default if one was ever set by the API.
-func (s *Store) Modes() (map[string]policy.Mode, *policy.Mode, error) {
-	out := map[string]policy.Mode{}
-	var standard *policy.Mode
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		if raw := tx.Bucket(bucketMeta).Get(keyDefaultMode); raw != nil {
-			mode, err := policy.ParseMode(string(raw))
-			if err != nil {
-				return fmt.Errorf("default mode: %w", err)
-			}
-			standard = &mode
-		}
-		return tx.Bucket(bucketModes).ForEach(func(k, v []byte) error {
-			mode, err := policy.ParseMode(string(v))
-			if err != nil {
-				return fmt.Errorf("mode of %s: %w", k, err)
-			}
-			out[string(k)] = mode
-			return nil
-		})
-	})
-	return out, standard, err
-}
-
-// PutLearned writes what changed in graph and baseline.
-func (s *Store) PutLearned(changed []flow.Edge, removed []flow.Key, known []flow.Known) error {
-	if len(changed)+len(removed)+len(known) == 0 {
-		return nil
-	}
-	return s.update("edges", func(tx *bbolt.Tx) error {
-		edges, baseline := tx.Bucket(bucketEdges), tx.Bucket(bucketBaseline)
-		for _, k := range removed {
-			if err := edges.Delete([]byte(k.ID())); err != nil {
-				return err
-			}
-		}
-		for _, e := range changed {
-			raw, err := flow.EncodeEdge(e)
-			if err == nil {
-				err = edges.Put([]byte(e.Key.ID()), raw)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		for _, e := range known {
-			raw, err := flow.EncodeKnown(e)
-			if err == nil {
-				err = baseline.Put([]byte(e.Key.ID()), raw)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// Learned gives what PutLearned wrote. A record that does not decode costs itself only and is told
-// of in the error.
-func (s *Store) Learned() ([]flow.Edge, []flow.Known, error) {
-	edges, err := decodeAll(s.db, bucketEdges, flow.DecodeEdge)
-	known, knownErr := decodeAll(s.db, bucketBaseline, flow.DecodeKnown)
-	return edges, known, errors.Join(err, knownErr)
-}
 
 // update runs one write transaction. bbolt holds one writer at a time; the others wait.
 func (s *Store) update(what string, f func(*bbolt.Tx) error) error {

@@ -30,6 +30,8 @@ type workload struct {
 	id     string
 	cookie uint64
 
+	adopted bool // a former daemon had it
+
 	kicks chan struct{}                  // size 1: bursts fold
 	asks  chan func(*firewall.Namespace) // run by the routine; nil when it could not be opened
 	ctx   context.Context                // the routine's, ended by end or with the daemon's life
