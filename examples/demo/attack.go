@@ -41,6 +41,7 @@ type battle struct {
 	t        *teller
 	attacker string // pod
 	target   netip.AddrPort
+	target6  netip.AddrPort
 	vip      netip.AddrPort
 	liar     netip.Addr // whose address the attacker borrows
 	ear      string     // file
@@ -62,7 +63,8 @@ func (s *stage) startBattle(ctx context.Context, t *teller) (*battle, error) {
 		return nil, err
 	}
 	port := victim.Service.Ports[0].Port
-	b := &battle{s: s, t: t, attacker: podName(attacker), target: netip.AddrPortFrom(victim.Addrs[0], port), liar: friend.Addrs[0]}
+	b := &battle{s: s, t: t, attacker: podName(attacker), liar: friend.Addrs[0],
+		target: netip.AddrPortFrom(victim.Addrs[0], port), target6: netip.AddrPortFrom(victim.Addrs[1], port)}
 	for _, o := range s.graph.Objects() {
 		if o.Name == victimService {
 			b.vip = netip.AddrPortFrom(o.Addrs[0], port)
@@ -139,6 +141,7 @@ func (b *battle) run(ctx context.Context) error {
 		args []string
 	}{
 		{"sideways connection to " + victimService, lab.User, []string{"connect", "-to", to}},
+		{"the same over IPv6", lab.User, []string{"connect", "-to", b.target6.String()}},
 		{"the same through its Service", lab.User, []string{"connect", "-to", b.vip.String()}},
 		{fmt.Sprintf("scan of %d ports", scanPorts), lab.User, []string{"scan", "-to", netip.AddrPortFrom(b.target.Addr(), scanPorts).String()}},
 		{"raw AF_PACKET frames", lab.Raw, []string{"raw", "-to", to}},
