@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/bulkhead-firewall/bulkhead/flow"
 	"github.com/bulkhead-firewall/bulkhead/identity"
+	"github.com/bulkhead-firewall/bulkhead/policy"
 )
 
 // usageRules fill sets as the real rules do; seen_in4 is too small.
@@ -190,6 +192,51 @@ func TestUsageIsBounded(t *testing.T) {
 	}
 	if f := u.Sets[0]; f.Elements != 20001 {
 		t.Errorf("%+v", f)
+	}
+}
+
+// The real ruleset has all eight sets, and reader and meter together count each connection once.
+func TestUsageOfTheRealRuleset(t *testing.T) {
+	node, path := testNamespace(t), testNamespace(t)
+	n, p := filepath.Base(node), filepath.Base(path)
+	testRun(t, "ip", "-n", n, "link", "add", "vhost", "up", "type", "veth", "peer", "name", "eth0", "netns", p)
+	testRun(t, "ip", "-n", n, "addr", "add", "10.1.0.9/24", "dev", "vhost")
+	testRun(t, "ip", "-n", p, "addr", "add", "10.1.0.5/24", "dev", "eth0")
+	testRun(t, "ip", "-n", p, "link", "set", "eth0", "up")
+	r, err := NewReader(ReaderConfig{Namespace: path, Workload: "cart"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := testRecords(t, r)
+	ns, err := Open(Config{NetNS: path, Node: node})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() })
+	if _, err := ns.Apply(Compile(Spec{Mode: policy.Learn})); err != nil {
+		t.Fatal(err)
+	}
+	m := testMeter(t, path)
+	if u := testUsage(t, m); len(u.Sets) != 8 || len(u.Counters) == 0 {
+		t.Errorf("sets %+v, counters %v", u.Sets, u.Counters)
+	}
+	for range 5 {
+		testConnect(t, path, "10.1.0.9:80")
+	}
+	count := uint64(0)
+	for count < 1 {
+		if rec := testNext(t, records); rec.Protocol == identity.TCP && rec.Port == 80 && rec.Event == flow.Birth &&
+			rec.Direction == policy.Egress && rec.Server == decode4b {
+			count += rec.Count
+		}
+	}
+	for _, rec := range testUsage(t, m).Seen {
+		if rec.Protocol == identity.TCP && rec.Port == 80 && rec.Server == decode4b && rec.Client == decode4a {
+			count += rec.Count
+		}
+	}
+	if count != 5 {
+		t.Errorf("five connections were counted as %d", count)
 	}
 }
 

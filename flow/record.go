@@ -34,7 +34,7 @@ type Record struct {
 	Workload   string // ID of the workload in whose namespace or at whose guard it was taken
 	Sensor     Sensor
 	Event      Event
-	Direction  policy.Direction // Egress: the workload is the client
+	Direction  policy.Direction // Egress: the workload is the client; zero: nothing tells who opened, Client is the sender
 	Client     netip.Addr       // unmapped, no zone
 	Server     netip.Addr       // as the client dialled it: may be a virtual address
 	Protocol   identity.Protocol
