@@ -62,9 +62,9 @@ func RunAgent(ctx context.Context, dir string) error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	a := &agent{dir: newDirectory(s), echoes: newEchoes(ctx), status: agentStatus{PID: os.Getpid()}}
 	defer a.echoes.close()
+	defer cancel() // before close, which waits for who ends with ctx
 	if s.Listen {
 		a.listen()
 	}
@@ -86,10 +86,31 @@ func RunAgent(ctx context.Context, dir string) error {
 	srv := &http.Server{Handler: mux, BaseContext: func(net.Listener) context.Context { return ctx }}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
+	a.echoes.wg.Add(1) // given back by the watch
+	go a.watch(ctx, cancel, s.file())
 	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
+}
+
+// watch ends the agent when the lab's state is gone: without it nobody would find the agent to end
+// it. It ends with ctx.
+func (a *agent) watch(ctx context.Context, cancel context.CancelFunc, file string) {
+	defer a.echoes.wg.Done()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
+				cancel()
+				return
+			}
+		}
+	}
 }
 
 // allFiles raises the soft limit of open files to the hard one: a listener each for some thousand

@@ -286,20 +286,16 @@ func TestStart(t *testing.T) {
 	if recorded(l.Dir)[p.Process.Pid] == "" {
 		t.Error("not recorded")
 	}
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.Process.Pid)); err == nil && bytes.HasPrefix(b, []byte("sleep")) {
-			break
-		}
-	}
+	sleeps(t, p)
 	p.Stop()
 	if out.String() != "here\n" {
 		t.Errorf("output %q", out.String())
 	}
-	q, err := l.Start("shop/a", Raw, nil, "sh", "-c", "setsid sleep 1001 & sleep 1002")
+	q, err := l.Start("shop/a", Raw, nil, "sh", "-c", "setsid sleep 1001 & exec sleep 1002")
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(100 * time.Millisecond)
+	sleeps(t, q)
 	if err := l.Down(); err != nil {
 		t.Fatal(err)
 	}
@@ -307,6 +303,18 @@ func TestStart(t *testing.T) {
 		t.Error("it ended well before Down")
 	}
 	nothingOf(t, l.Name)
+}
+
+// sleeps waits until a started program has become sleep(1).
+func sleeps(t *testing.T, p *Process) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.Process.Pid))
+		if err == nil && bytes.HasPrefix(b, []byte("sleep\x00")) {
+			return
+		}
+	}
+	t.Fatal("the program did not come to sleep")
 }
 
 // TestDetach holds that a pod can go and come back.
@@ -324,7 +332,7 @@ func TestDetach(t *testing.T) {
 	check(t, l, map[string]string{"shop/a shop/b TCP/8080": "allow by shop/b"})
 }
 
-func suffix() string { return fmt.Sprint(os.Getpid(), time.Now().UnixNano()%1e6) }
+func suffix() string { return fmt.Sprintf("%d-%d", os.Getpid(), time.Now().UnixNano()%1e6) }
 
 // nothingOf holds that no trace of a lab is left: no namespace, process or file.
 func nothingOf(t *testing.T, name string) {
@@ -396,9 +404,11 @@ func TestDownLeavesNothing(t *testing.T) {
 		},
 		"pids gone": func(t *testing.T, l *Lab) {
 			// What is in the lab's namespaces is found without notes; the agent is not in one.
-			if _, err := l.Start("shop/a", User, nil, "sleep", "1003"); err != nil {
+			p, err := l.Start("shop/a", User, nil, "sleep", "1003")
+			if err != nil {
 				t.Fatal(err)
 			}
+			sleeps(t, p)
 			for pid, what := range recorded(l.Dir) {
 				if what != "agent" {
 					l.forget(pid)
@@ -427,6 +437,27 @@ func kill(t *testing.T, pid int) {
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestAgentEndsWithItsFolder holds that the agent, which is in none of the lab's namespaces, goes when
+// somebody removes the lab's files by hand.
+func TestAgentEndsWithItsFolder(t *testing.T) {
+	needRoot(t)
+	l := up(t, Options{Manifests: town, NoBulkhead: true})
+	if err := os.RemoveAll(l.Dir); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { l.wg.Wait(); close(ended) }() // ends with the agent
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("the agent goes on without its folder")
+	}
+	if err := Down(l.Name); err != nil {
+		t.Error(err)
+	}
+	nothingOf(t, l.Name)
 }
 
 // TestInterruptedUp holds that an Up whose context ends at any moment leaves nothing.
