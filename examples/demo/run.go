@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	learnAtMost = 40 * time.Second // the rarest edge comes every 5 s, after its client is up
-	learnSettle = 2 * time.Second  // after the last edge: a wrong one would show
-	phaseTime   = 6 * time.Second  // of normal traffic per mode: every rare edge at least once
-	alertsTime  = 8 * time.Second  // until every kind of alert must have come
+	learnAtLeast = 8 * time.Second  // a wrong edge would show, and rare ones come twice
+	learnAtMost  = 40 * time.Second // the rarest edge comes every 5 s, after its client is up
+	phaseTime    = 6 * time.Second  // of normal traffic per mode: every rare edge at least once
+	alertsTime   = 8 * time.Second  // until every kind of alert must have come
 )
 
 // run plays the demo from beginning to end. Its error says that something was not as promised, or
@@ -113,7 +113,7 @@ func actLearn(ctx context.Context, s *stage, t *teller) error {
 		}
 	}
 	took := time.Since(began)
-	if err := pause(ctx, learnSettle); err != nil {
+	if err := pause(ctx, learnAtLeast-took); err != nil {
 		return err
 	}
 	g, err := s.client.Graph(ctx)

@@ -34,11 +34,12 @@ func (c *caller) run(ctx context.Context) error {
 	if c.edge.When == "rare" && c.edge.Share > 0 {
 		every = int(1/c.edge.Share + 0.5)
 	}
-	began, answered := time.Now(), false
+	began, tried, answered := time.Now(), false, false
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
 	for n := 0; ; n++ {
-		if n%every == 0 || !answered {
+		if n%every == every/2 || tried && !answered {
+			tried = true
 			err := c.call(ctx)
 			if ctx.Err() != nil {
 				return nil
