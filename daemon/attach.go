@@ -87,6 +87,9 @@ func (d *Daemon) attachAs(ctx context.Context, req api.CNIRequest, startSeen boo
 		if !known {
 			d.detach(context.WithoutCancel(ctx), req.ContainerID, "", "ADD failed")
 		}
+		if errors.Is(err, errWithdrawn) || errors.Is(err, firewall.ErrGone) {
+			return refuse(api.NotReady, "attach %s: %w; try again", w, err)
+		}
 		return refuse(api.Internal, "attach %s: %w", w, err)
 	}
 	if late {
@@ -166,10 +169,19 @@ func (d *Daemon) admit(record StoredWorkload) (w *workload, known bool, err erro
 	former := d.byCookieLocked(record.Cookie)
 	d.mu.Unlock()
 	if w != nil && w.cookie == record.Cookie {
-		return w, true, d.extend(w, record)
+		if w.stored().NetNS == record.NetNS {
+			return w, true, d.extend(w, record)
+		}
+		// The same namespace under another name, which is the one that will last.
+		netns := record.NetNS
+		record, _ = w.merged(record)
+		record.NetNS = netns
 	}
 	// The id came back with another namespace (a restarted container), or the namespace with another
 	// id (a DEL that never came): the former one is gone. Its rules stay until ours replace them.
+	if former == w {
+		former = nil
+	}
 	for _, old := range []*workload{w, former} {
 		if old != nil {
 			d.drop(old, "replaced by "+record.ID, old.cookie == record.Cookie)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"github.com/bulkhead-firewall/bulkhead/api"
@@ -58,7 +59,14 @@ func beDaemon(file string) {
 			}
 		}
 	}()
-	os.Exit(Main([]string{"--config", file}, os.Stdout, os.Stderr))
+	code := Main([]string{"--config", file}, os.Stdout, os.Stderr)
+	signal.Stop(usr1)
+	close(usr1)
+	if err := goleak.Find(goleak.IgnoreAnyFunction("os/signal.loop"), goleak.IgnoreAnyFunction("os/signal.signal_recv")); err != nil {
+		fmt.Println("leak:", err)
+		code = 3
+	}
+	os.Exit(code)
 }
 
 // needRoot skips a test that needs root, or fails it where root is promised.

@@ -367,6 +367,19 @@ func TestAttachments(t *testing.T) {
 	if r := row(); r.ID != "renamed" {
 		t.Errorf("renamed: %+v", r)
 	}
+	// The same namespace under another path, of which one goes away.
+	elsewhere := filepath.Join(n.dir, "netns")
+	n.must(os.WriteFile(elsewhere, nil, 0o600))
+	n.must(unix.Mount(again.path(), elsewhere, "", unix.MS_BIND, ""))
+	t.Cleanup(func() { _ = unix.Unmount(elsewhere, unix.MNT_DETACH) })
+	req := again.request("ADD")
+	req.NetNS = elsewhere
+	d.cni(req)
+	n.must(unix.Unmount(again.path(), unix.MNT_DETACH))
+	time.Sleep(2 * presenceEvery) // in which the old path would be missed
+	if r := row(); r.NetNS != elsewhere || r.Error != "" {
+		t.Errorf("under another path: %+v", r)
+	}
 }
 
 // TestHostEndIsVerified: a name in a request is a hint only.
