@@ -23,6 +23,8 @@ var (
 		"ipv4/conf/default/rp_filter":  "0",
 		"ipv4/ping_group_range":        "0 2147483647",
 		"ipv4/icmp_ratelimit":          "0",
+		// Runtimes give pods this, so that their users may listen on 53 and 80.
+		"ipv4/ip_unprivileged_port_start": "0",
 	}
 	routerSettings = map[string]string{
 		"ipv4/ip_forward":          "1",
