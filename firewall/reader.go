@@ -17,7 +17,7 @@ import (
 
 // What the kernel fixes. Source: uapi/linux/netfilter/nfnetlink_log.h.
 const (
-	nflogPacket        = unix.NFNL_SUBSYS_ULOG<<8 | 0
+	nflogPacket        = unix.NFNL_SUBSYS_ULOG << 8
 	nflogConfig        = unix.NFNL_SUBSYS_ULOG<<8 | 1
 	nflogConfigCommand = 1 // __u8, 1: bind
 	nflogConfigMode    = 2 // __be32 bytes to copy, __u8 mode (2: packet), padding
