@@ -11,10 +11,12 @@ import (
 // podman is Podman on a node, with its state in the node's folder.
 type podman struct{ *node }
 
-func newPodman(t *testing.T) podman {
+// newPodman makes one. known is false where this Podman cannot do CNI: 5.0 and later are mostly built
+// with netavark only, which calls no plugin.
+func newPodman(t *testing.T) (p podman, known bool) {
 	t.Helper()
 	needs(t, "podman", "runc", "conmon")
-	p := podman{newNode(t)}
+	p = podman{newNode(t)}
 	p.write("containers.conf", fmt.Sprintf(`[network]
 network_backend = "cni"
 cni_plugin_dirs = [%q]
@@ -29,6 +31,10 @@ log_driver = "k8s-file"
 # What the tests may have anyway: raising it needs CAP_SYS_RESOURCE.
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 `, p.path("plugins"), p.path("net.d")))
+	if out, err := p.try(p.argv("info")...); err != nil && strings.Contains(out, "cni support is not enabled") {
+		t.Logf("this Podman calls no CNI plugin, so there is nothing to prove with it: %s", out)
+		return p, false
+	}
 	p.run(p.argv("import", p.writeRootfs(), "localhost/bb:1")...)
 	p.spawn("podman", p.argv("system", "service", "-t", "0", "unix://"+p.path("podman.sock"))...)
 	p.eventually("Podman's service", func() error {
@@ -37,7 +43,7 @@ default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 		}
 		return nil
 	})
-	return p
+	return p, true
 }
 
 func (p podman) argv(args ...string) []string {
@@ -61,7 +67,11 @@ func lastLine(s string) string { return s[strings.LastIndexByte(s, '\n')+1:] }
 
 // TestPodman is the life of containers under Podman.
 func TestPodman(t *testing.T) {
-	p := newPodman(t)
+	t.Parallel()
+	p, known := newPodman(t)
+	if !known {
+		return
+	}
 	p.firstPacket(t)
 	p.restart(t)
 	p.networks(t)
