@@ -29,7 +29,7 @@ func (ns *Namespace) Apply(want *Ruleset) (int, error) {
 	defer ns.mu.Unlock()
 	total := 0
 	for try := 1; ; try++ {
-		if err := ns.ready(); err != nil {
+		if err := errors.Join(ns.ready(), ns.interfacesThere(want)); err != nil {
 			return total, err
 		}
 		ns.applied = want
@@ -132,7 +132,7 @@ func (ns *Namespace) tighten(want *Ruleset, rules, guards []Change) error {
 	if err := ns.commit(append(guards, seeds...)); err != nil {
 		return err
 	}
-	return ns.forget(want.Tables[1:], newRights(spec))
+	return ns.forget(want.Tables[1:], spec)
 }
 
 // revoke ends what lost its right: connections, and the memory of what may be answered.
@@ -140,7 +140,7 @@ func (ns *Namespace) revoke(spec Spec, tables []*Table) error {
 	if _, err := ns.cut(context.Background(), spec); err != nil {
 		return err
 	}
-	return ns.forget(tables, newRights(spec))
+	return ns.forget(tables, spec)
 }
 
 // apart separates the changes of the namespace's own table from those of the guards.

@@ -3,6 +3,7 @@ package firewall
 import (
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/bulkhead-firewall/bulkhead/policy"
 )
@@ -15,13 +16,22 @@ const (
 	hookEgress  = 1 // NF_NETDEV_EGRESS
 )
 
+// families are both address families, in an inet table.
+var families = []site{{v6: false}, {v6: true}}
+
 // Compile makes a workload's ruleset: the table in its namespace, and a guard for each interface.
 // It is pure, and equal specs give equal rulesets.
 func Compile(spec Spec) *Ruleset {
 	spec.Interfaces = slices.Clone(spec.Interfaces)
-	rs := &Ruleset{spec: spec, Tables: []*Table{namespaceTable(spec)}}
+	// Both places hold the same sets, which nobody writes to.
+	sides := spec.judgedSides()
+	var sets []*Set
+	for _, s := range families {
+		sets = append(sets, s.judged(sides)...)
+	}
+	rs := &Ruleset{spec: spec, Tables: []*Table{namespaceTable(spec, sets)}}
 	for _, ifc := range spec.Interfaces {
-		rs.Tables = append(rs.Tables, guardTable(spec, ifc))
+		rs.Tables = append(rs.Tables, guardTable(spec, ifc, sets))
 	}
 	return rs
 }
@@ -63,22 +73,46 @@ func (spec Spec) judgedSides() policy.Sides {
 }
 
 // namespaceTable is the inet table in the workload's namespace.
-func namespaceTable(spec Spec) *Table {
+func namespaceTable(spec Spec, sets []*Set) *Table {
 	t := &Table{Place: InWorkload, Family: FamilyINet, Name: TableName, Counters: []string{CounterOverflow, CounterStray}}
-	sides := spec.judgedSides()
-	for _, s := range []site{{v6: false}, {v6: true}} {
-		t.Sets = append(t.Sets, s.judged(sides)...)
+	t.Sets = slices.Clone(sets)
+	for _, s := range families {
 		t.Sets = append(t.Sets, s.remembered()...)
 	}
-	for _, d := range []policy.Direction{policy.Egress, policy.Ingress} {
-		t.Chains = append(t.Chains, baseChain(spec, d))
-		for _, s := range []site{{v6: false}, {v6: true}} {
-			w := ways{site: s, spec: spec, dir: d}
-			t.Chains = append(t.Chains, w.chains()...)
-		}
-	}
+	t.Chains = slices.Clone(namespaceChains(spec))
 	t.sort()
 	return t
+}
+
+// shape is all of a spec that chains depend on. There are few shapes and many workloads, so chains
+// are made once; nobody writes to them.
+type shape struct {
+	mode             policy.Mode
+	egress, ingress  bool // judged
+	guarded, atGuard bool
+}
+
+var chainsOf sync.Map // shape to []*Chain
+
+func (spec Spec) shape() shape {
+	return shape{mode: spec.Mode, egress: spec.judges(policy.Egress), ingress: spec.judges(policy.Ingress), guarded: spec.guarded()}
+}
+
+// namespaceChains are the chains of the inet table.
+func namespaceChains(spec Spec) []*Chain {
+	if c, ok := chainsOf.Load(spec.shape()); ok {
+		return c.([]*Chain)
+	}
+	var out []*Chain
+	for _, d := range []policy.Direction{policy.Egress, policy.Ingress} {
+		out = append(out, baseChain(spec, d))
+		for _, s := range families {
+			w := ways{site: s, spec: spec, dir: d}
+			out = append(out, w.chains()...)
+		}
+	}
+	chainsOf.Store(spec.shape(), out)
+	return out
 }
 
 // baseChain is where packets of a direction enter. Most of all packets are segments of TCP
@@ -92,7 +126,11 @@ func baseChain(spec Spec, d policy.Direction) *Chain {
 		c.Rules = append(c.Rules, newRule("judged at birth", tcpLater(), accept()))
 	}
 	c.Rules = append(c.Rules, newRule("", device(d == policy.Egress, "lo"), accept()))
-	for _, s := range []site{{v6: false}, {v6: true}} {
+	if d == policy.Egress {
+		// A mesh redirects to its proxy: the address is loopback's already, the interface not yet.
+		c.Rules = append(c.Rules, newRule("", families[0].loopback(), accept()), newRule("", families[1].loopback(), accept()))
+	}
+	for _, s := range families {
 		w := ways{site: s, spec: spec, dir: d}
 		c.Rules = append(c.Rules, newRule("", s.isFamily(), goTo(w.first())))
 	}

@@ -39,6 +39,9 @@ func (ns *Namespace) cut(ctx context.Context, spec Spec) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if len(sockets.open) == 0 {
+		return 0, nil
+	}
 	rights := newRights(spec)
 	n := 0
 	for _, s := range sockets.open {

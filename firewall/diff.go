@@ -187,11 +187,18 @@ func diffSets(have, want *Table) []Change {
 
 // diffElements walks two sorted lists.
 func diffElements(have, want []Element) (del, add []Element) {
+	if len(have) > 0 && len(have) == len(want) && &have[0] == &want[0] {
+		return nil, nil
+	}
 	for len(have) > 0 && len(want) > 0 {
+		c := 0
+		if have[0] != want[0] {
+			c = have[0].compare(want[0])
+		}
 		switch {
-		case have[0] == want[0]:
+		case c == 0:
 			have, want = have[1:], want[1:]
-		case have[0].less(want[0]):
+		case c < 0:
 			del, have = append(del, have[0]), have[1:]
 		default:
 			add, want = append(add, want[0]), want[1:]

@@ -29,7 +29,7 @@ type guard struct {
 }
 
 // guardTable makes the guard of one interface.
-func guardTable(spec Spec, ifc Interface) *Table {
+func guardTable(spec Spec, ifc Interface, sets []*Set) *Table {
 	g := guard{spec, ifc, ifc.Host == ""}
 	t := &Table{Place: AtNode, Family: FamilyNetdev, Name: GuardPrefix + ifc.Host,
 		Counters: []string{CounterLate, CounterRaw, CounterSpoofed}}
@@ -38,15 +38,29 @@ func guardTable(spec Spec, ifc Interface) *Table {
 	}
 	t.Chains = append(t.Chains, g.senderChain(), g.spoofChain(), g.neighbourChain())
 	if g.judges() {
-		t.Chains = append(t.Chains, g.servedChain(), rawChain())
-		for _, s := range []site{{netdev: true}, {v6: true, netdev: true}} {
-			t.Sets = append(t.Sets, s.judged(spec.judgedSides())...)
+		t.Chains = append(append(t.Chains, g.servedChain()), g.judgeChains()...)
+		t.Sets = slices.Clone(sets)
+		for _, s := range families {
 			t.Sets = append(t.Sets, s.served())
-			t.Chains = append(t.Chains, g.pairChain(s), g.messageChain(s), g.askedChain(s), g.rememberChain(s))
 		}
 	}
 	t.sort()
 	return t
+}
+
+// judgeChains are the chains that are the same for every interface.
+func (g guard) judgeChains() []*Chain {
+	shape := g.spec.shape()
+	shape.atGuard = true
+	if c, ok := chainsOf.Load(shape); ok {
+		return c.([]*Chain)
+	}
+	out := []*Chain{rawChain()}
+	for _, s := range []site{{netdev: true}, {v6: true, netdev: true}} {
+		out = append(out, g.pairChain(s), g.messageChain(s), g.askedChain(s), g.rememberChain(s))
+	}
+	chainsOf.Store(shape, out)
+	return out
 }
 
 // judges says whether frames are held against entries. In learn and alert mode, and where egress is

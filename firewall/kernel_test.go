@@ -199,6 +199,8 @@ func patience(want bool) time.Duration {
 	return 250 * time.Millisecond
 }
 
+func deadline(want bool) time.Time { return time.Now().Add(patience(want)) }
+
 // dial connects from inside the workload.
 func (w *testWorkload) dial(network string, to netip.AddrPort, patience time.Duration) (net.Conn, error) {
 	var c net.Conn

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bulkhead-firewall/bulkhead/identity"
 	"github.com/bulkhead-firewall/bulkhead/policy"
 )
@@ -345,6 +347,35 @@ func TestNamespaceGone(t *testing.T) {
 	}
 }
 
+// TestNoInterface: a guard that stands nowhere is an error, and says so.
+func TestNoInterface(t *testing.T) {
+	node := newTestNode(t)
+	w := node.workload(t)
+	good := w.ifc
+	for _, row := range []struct {
+		name string
+		make func(*Interface)
+		want string
+	}{
+		{"absent", func(i *Interface) { i.Host = "nosuch0" }, "interface nosuch0 in the node: no such interface"},
+		{"replaced", func(i *Interface) { i.HostIndex = 4711 }, "it was replaced by another of that name"},
+		{"no MAC", func(i *Interface) { i.MAC = nil }, "want one of Ethernet"},
+		{"absent inside", func(i *Interface) { i.Host, i.Name = "", "nosuch0" }, "no such interface"},
+	} {
+		w.ifc = good
+		row.make(&w.ifc)
+		ns := testOpen(t, Config{NetNS: w.path, Node: node.path, Interfaces: []Interface{w.ifc}})
+		_, err := ns.Apply(Compile(w.spec(policy.Enforce, shopSides())))
+		if err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: %v; want %q", row.name, err, row.want)
+		}
+		if out := testIn(t, w.path, "nft", "list", "tables") + testIn(t, node.path, "nft", "list", "tables"); out != "" {
+			t.Errorf("%s: something is in force: %s", row.name, out)
+		}
+		_ = ns.Close()
+	}
+}
+
 // TestManyEntries applies ten thousand exact entries; the ones at the ends must work.
 func TestManyEntries(t *testing.T) {
 	node := newTestNode(t)
@@ -456,6 +487,63 @@ func (k *talker) more(t testing.TB) {
 	}
 }
 
+// talkUDP makes the client ask once over UDP, whereupon the server speaks without end.
+func (w *testWorkload) talkUDP(t testing.TB, client *testWorkload, port uint16) *talker {
+	return talkUDP(t, w, client, w.v4, port)
+}
+
+func (w *testWorkload) talkUDP6(t testing.TB, client *testWorkload, port uint16) *talker {
+	return talkUDP(t, w, client, w.v6, port)
+}
+
+func talkUDP(t testing.TB, w, client *testWorkload, at netip.Addr, port uint16) *talker {
+	t.Helper()
+	var l *net.UDPConn
+	err := Enter(w.path, func() (err error) {
+		cfg := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+			return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+		}}
+		p, err := cfg.ListenPacket(context.Background(), "udp", netip.AddrPortFrom(at, port).String())
+		if err == nil {
+			l = p.(*net.UDPConn)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &talker{}
+	if k.conn, err = client.dial("udp", netip.AddrPortFrom(at, port), patience(true)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.conn.Write([]byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	from := k.conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	t.Cleanup(func() { l.Close(); k.conn.Close() })
+	go func() {
+		for {
+			// A refused datagram is an error of sendto, and no reason to stop.
+			if _, err := l.WriteToUDPAddrPort([]byte{1}, from); errors.Is(err, net.ErrClosed) {
+				return
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+	}()
+	go func() {
+		buf := make([]byte, 10)
+		for {
+			n, err := k.conn.Read(buf)
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			k.got.Add(int64(n))
+		}
+	}()
+	k.more(t)
+	return k
+}
+
 // TestCut takes the right of one of two clients away, at either end, while the server talks.
 func TestCut(t *testing.T) {
 	for _, guarded := range []bool{true, false} {
@@ -478,6 +566,8 @@ func cutRow(t *testing.T, guarded bool, end string) {
 	to := netip.AddrPortFrom(server.v4, 80)
 	kept, kept6 := stays.listen(t, to), stays.listen(t, netip.AddrPortFrom(server.v6, 80))
 	cut, cut6 := goes.listen(t, to), goes.listen(t, netip.AddrPortFrom(server.v6, 80))
+	dgram, keptDgram := server.talkUDP(t, goes, 53), server.talkUDP(t, stays, 53)
+	dgram6, keptDgram6 := server.talkUDP6(t, goes, 53), server.talkUDP6(t, stays, 53)
 	start := time.Now()
 	if end != "client" {
 		server.apply(t, policy.Enforce, both(egress(), ingress(allows(stays)...)))
@@ -501,8 +591,16 @@ func cutRow(t *testing.T, guarded bool, end string) {
 			t.Errorf("%d bytes after the cut", now-had)
 		}
 	}
-	kept.more(t)
-	kept6.more(t)
+	for _, k := range []*talker{dgram, dgram6} {
+		had := k.got.Load()
+		time.Sleep(50 * time.Millisecond)
+		if now := k.got.Load(); now != had {
+			t.Errorf("UDP: %d bytes after the right was taken", now-had)
+		}
+	}
+	for _, k := range []*talker{kept, kept6, keptDgram, keptDgram6} {
+		k.more(t)
+	}
 	t.Logf("tightened in %v", took)
 }
 

@@ -199,6 +199,16 @@ func device(out bool, name string) clause {
 	return clause{fmt.Sprintf("%s %q", text, name), []expr.Any{load(key), equal(padded...)}}
 }
 
+// loopback matches packets to a loopback address.
+func (s site) loopback() clause {
+	if s.v6 {
+		one := netip.IPv6Loopback().As16()
+		return s.key(s.addr(false)).is("::1", one[:])
+	}
+	net := packetField("ip daddr", expr.PayloadBaseNetworkHeader, 16, 1)
+	return s.key(net).is("127.0.0.0/8", []byte{127})
+}
+
 func accept() clause {
 	return clause{"accept", []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}}
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/bulkhead-firewall/bulkhead/identity"
 )
@@ -13,7 +14,8 @@ import (
 // has one is forgotten; when a guard begins to judge, it is told what was asked before.
 
 // forget deletes from the tables what may no longer be answered, or may no longer answer.
-func (ns *Namespace) forget(tables []*Table, r rights) error {
+func (ns *Namespace) forget(tables []*Table, spec Spec) error {
+	r := sync.OnceValue(func() rights { return newRights(spec) })
 	for try := 1; ; try++ {
 		changes, err := ns.stale(tables, r)
 		if err == nil {
@@ -27,7 +29,7 @@ func (ns *Namespace) forget(tables []*Table, r rights) error {
 }
 
 // stale finds what the tables remember and the rights do not cover.
-func (ns *Namespace) stale(tables []*Table, r rights) ([]Change, error) {
+func (ns *Namespace) stale(tables []*Table, r func() rights) ([]Change, error) {
 	var out []Change
 	for _, t := range tables {
 		for _, s := range t.Sets {
@@ -42,7 +44,7 @@ func (ns *Namespace) stale(tables []*Table, r rights) ([]Change, error) {
 			var gone []Element
 			for _, e := range remembered {
 				k := s.readRight(e)
-				if client && !r.egress.allow(k) || !client && !r.allowServed(k) {
+				if client && !r().egress.allow(k) || !client && !r().allowServed(k) {
 					gone = append(gone, e)
 				}
 			}
@@ -75,12 +77,12 @@ func (s *Set) readRight(e Element) right {
 
 // widens says whether a change takes exact keys from ingress whose peers stay allowed by a right that
 // names no port. What those asked was not remembered, and must be from now on to be answered.
-func (c Change) widens(ingress sideRights) bool {
+func (c Change) widens(ingress func() sideRights) bool {
 	if c.Op != DeleteElements || c.Name != "ingress4" && c.Name != "ingress6" {
 		return false
 	}
 	for _, e := range c.Elements {
-		if r := c.Set.readRight(e); ingress.open || ingress.wide(r) {
+		if side := ingress(); side.open || side.wide(c.Set.readRight(e)) {
 			return true
 		}
 	}
@@ -90,7 +92,7 @@ func (c Change) widens(ingress sideRights) bool {
 // warming lets guards remember what is asked by exact keys, before those are taken away, and no
 // longer than that.
 func warming(spec Spec, changes []Change) (before, after []Change) {
-	ingress := newSideRights(spec.Sides.Ingress)
+	ingress := sync.OnceValue(func() sideRights { return newSideRights(spec.Sides.Ingress) })
 	for _, c := range changes {
 		if !c.widens(ingress) {
 			continue
@@ -112,7 +114,7 @@ func warming(spec Spec, changes []Change) (before, after []Change) {
 // that comes to be with the changes, or that more rights stand on than before: TCP connections that
 // are there, and in a guard what the namespace itself remembers.
 func (ns *Namespace) seeds(spec Spec, changes []Change) ([]Change, error) {
-	ingress := newSideRights(spec.Sides.Ingress)
+	ingress := sync.OnceValue(func() sideRights { return newSideRights(spec.Sides.Ingress) })
 	var tables []*Table
 	for _, c := range changes {
 		guard := c.Table.Family == FamilyNetdev
@@ -132,7 +134,7 @@ func (ns *Namespace) seeds(spec Spec, changes []Change) ([]Change, error) {
 	answering := spec.answering(sockets)
 	var out []Change
 	for _, t := range tables {
-		for i, s := range []site{{v6: false}, {v6: true}} {
+		for i, s := range families {
 			name := "served" + s.digit()
 			add := func(list []Element, c Change) {
 				if c.Elements = list; len(list) > 0 {
@@ -146,7 +148,7 @@ func (ns *Namespace) seeds(spec Spec, changes []Change) ([]Change, error) {
 			if t.Family != FamilyNetdev {
 				continue
 			}
-			asked, err := ns.remembered(namespaceTable(Spec{}), t.set(name))
+			asked, err := ns.remembered(&Table{Place: InWorkload, Family: FamilyINet, Name: TableName}, t.set(name))
 			if err != nil {
 				return nil, err
 			}

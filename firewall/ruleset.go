@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"strings"
 	"time"
 )
 
@@ -107,11 +108,11 @@ type Rule struct {
 
 func (r Rule) same(o Rule) bool { return r.canon == o.canon && r.Comment == o.Comment }
 
-func (e Element) less(o Element) bool {
-	if e.Key != o.Key {
-		return e.Key < o.Key
+func (e Element) compare(o Element) int {
+	if c := strings.Compare(e.Key, o.Key); c != 0 {
+		return c
 	}
-	return e.End < o.End
+	return strings.Compare(e.End, o.End)
 }
 
 func (t *Table) set(name string) *Set {

@@ -48,7 +48,10 @@ func (p *packing) done() { p.ends = append(p.ends, len(p.buf)) }
 // keys cuts the buffer and sorts: exact keys, or pairs of first and last for intervals.
 func (p *packing) keys(interval bool) []Element {
 	all, at := string(p.buf), 0
-	var out []Element
+	if len(p.ends) == 0 {
+		return nil
+	}
+	out := make([]Element, 0, len(p.ends))
 	for i := 0; i < len(p.ends); i++ {
 		e := Element{Key: all[at:p.ends[i]]}
 		at = p.ends[i]
@@ -59,7 +62,10 @@ func (p *packing) keys(interval bool) []Element {
 		}
 		out = append(out, e)
 	}
-	sortElements(out)
+	// Entries come sorted, so that there is mostly nothing to do.
+	if !slices.IsSortedFunc(out, Element.compare) {
+		sortElements(out)
+	}
 	return slices.Compact(out)
 }
 

@@ -2,7 +2,7 @@ package firewall
 
 import (
 	"fmt"
-	"sort"
+	"slices"
 	"strings"
 	"time"
 )
@@ -147,6 +147,4 @@ func spanText(d time.Duration) string {
 	return b.String()
 }
 
-func sortElements(e []Element) {
-	sort.Slice(e, func(i, j int) bool { return e[i].less(e[j]) })
-}
+func sortElements(e []Element) { slices.SortFunc(e, Element.compare) }
