@@ -283,3 +283,24 @@ func TestTamper(t *testing.T) {
 		t.Error("a flush while the daemon was away opened the workload")
 	}
 }
+
+// TestPeersKnowANewcomer: when ADD returns, those who admit the new workload hold its address, so
+// that its first packet passes.
+func TestPeersKnowANewcomer(t *testing.T) {
+	n := newNode(t)
+	d := n.start("defaultMode: enforce")
+	cart := n.pod("cart-1")
+	d.add(cart)
+	cart.serve(8080)
+	d.apply("", api.File{Name: "cart.yaml", Data: cartOnly})
+	for i := range 10 {
+		web := n.pod(fmt.Sprintf("web-%d", i))
+		d.add(web)
+		// A first SYN that is dropped comes again after a second: too late here.
+		c, err := web.dial(cart.v4, 8080, 700*time.Millisecond)
+		if err != nil {
+			t.Fatalf("first connection of newcomer %d: %v", i, err)
+		}
+		c.Close()
+	}
+}

@@ -67,9 +67,6 @@ func (w *workload) String() string {
 	return w.record.Namespace + "/" + w.record.Name
 }
 
-// key is how the inventory names the workload.
-func (w *workload) key() string { return w.String() }
-
 // stored is what the store should hold of it.
 func (w *workload) stored() StoredWorkload {
 	w.mu.Lock()
