@@ -19,24 +19,26 @@ import (
 )
 
 const (
-	shooters      = 640                    // probes in flight, each on a thread of its own
-	firstPatience = 400 * time.Millisecond // for an answer, in the first round
-	laterPatience = 600 * time.Millisecond // and in later ones, when the machine is calmer
-	maxRounds     = 4
+	shooters = 640                    // probes in flight in the first rounds, each on a thread of its own
+	patience = 400 * time.Millisecond // for an answer, in the first round; half as much again in later ones
+	late     = 150 * time.Millisecond // an attempt that ends so long after its deadline shows a starved machine
+	calmer   = 2                      // from then on: so many times fewer in flight, and more patient
+	rounds   = 6
 )
 
 // outcome of one shot.
 type outcome struct {
 	answer  string
 	allowed bool
+	late    bool // it ended long after its deadline: silence says little
 	took    time.Duration
 	err     error // not a verdict: the probe cannot be made
 }
 
 // shootAll fires every shot, in rounds: what got no answer is tried again, since a packet lost on a
-// busy machine must not be called a denial. Two rounds always; more while a round still found an
-// answer that the one before had missed. Index i of the result belongs to shots[i]; nil entries
-// are left out.
+// busy machine must not be called a denial. Two rounds always; then as long as a round still finds
+// answers that the one before had missed, or its attempts ended late, ever calmer. Index i of the
+// result belongs to shots[i]; nil shots are left out.
 func shootAll(ctx context.Context, shots []*shot) []outcome {
 	out := make([]outcome, len(shots))
 	var todo []int
@@ -45,34 +47,45 @@ func shootAll(ctx context.Context, shots []*shot) []outcome {
 			todo = append(todo, i)
 		}
 	}
-	for round, patience := 0, firstPatience; round < maxRounds && len(todo) > 0 && ctx.Err() == nil; round++ {
-		volley(ctx, shots, out, todo, patience)
-		patience = laterPatience
-		var again []int
+	flight, wait := shooters, patience
+	for round := 0; round < rounds && len(todo) > 0 && ctx.Err() == nil; round++ {
+		volley(ctx, shots, out, todo, flight, wait)
+		var silent, tardy []int
 		for _, i := range todo {
-			if !out[i].allowed && out[i].err == nil {
-				again = append(again, i)
+			if out[i].allowed || out[i].err != nil {
+				continue
+			}
+			silent = append(silent, i)
+			if out[i].late {
+				tardy = append(tardy, i)
 			}
 		}
-		if round > 0 && len(again) == len(todo) {
-			break
+		found := len(silent) < len(todo)
+		switch {
+		case round == 0:
+			todo, wait = silent, patience*3/2
+			continue
+		case found:
+			todo = silent
+		default:
+			todo = tardy
 		}
-		todo = again
+		flight, wait = max(flight/calmer, 16), wait*calmer
 	}
 	return out
 }
 
-// volley fires the shots of todo once, in parallel.
-func volley(ctx context.Context, shots []*shot, out []outcome, todo []int, patience time.Duration) {
+// volley fires the shots of todo once, so many at a time.
+func volley(ctx context.Context, shots []*shot, out []outcome, todo []int, flight int, wait time.Duration) {
 	work := make(chan int)
 	var wg sync.WaitGroup
-	for range min(shooters, len(todo)) {
+	for range min(flight, len(todo)) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
 			runtime.LockOSThread() // never unlocked: the thread ends inside some namespace
 			for i := range work {
-				out[i] = shots[i].fire(ctx, uint64(i), patience)
+				out[i] = shots[i].fire(ctx, i, wait)
 			}
 		}()
 	}
@@ -84,13 +97,13 @@ func volley(ctx context.Context, shots []*shot, out []outcome, todo []int, patie
 }
 
 // fire makes one attempt. The calling thread must be locked; it is left in the client's namespace.
-func (s *shot) fire(ctx context.Context, id uint64, patience time.Duration) outcome {
+func (s *shot) fire(ctx context.Context, id int, wait time.Duration) outcome {
 	if err := enter(nsPath(s.netns)); err != nil {
 		return outcome{err: err}
 	}
 	token := fmt.Sprintf("probe-%d-%d", os.Getpid(), id)
 	start := time.Now()
-	deadline := start.Add(patience)
+	deadline := start.Add(wait)
 	var answer string
 	var err error
 	switch s.proto {
@@ -104,6 +117,7 @@ func (s *shot) fire(ctx context.Context, id uint64, patience time.Duration) outc
 		answer, err = s.connection(ctx, token, deadline)
 	}
 	o := outcome{answer: answer, allowed: err == nil, took: time.Since(start)}
+	o.late = o.took > wait+late
 	if cannot(err) {
 		o.err = err
 	}
@@ -209,7 +223,7 @@ func (s *shot) ping(token string, deadline time.Time) (string, error) {
 	if s.server.Addr().Is6() {
 		family, request, reply, proto = unix.AF_INET6, 128, 129, unix.IPPROTO_ICMPV6
 	}
-	conn, err := s.dialRaw(family, unix.SOCK_DGRAM, proto)
+	conn, err := s.dialRaw(family, unix.SOCK_DGRAM, proto, deadline)
 	if err != nil {
 		return "", err
 	}
@@ -227,7 +241,7 @@ func (s *shot) association(token string, deadline time.Time) (string, error) {
 	if s.server.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	conn, err := s.dialRaw(family, unix.SOCK_STREAM, unix.IPPROTO_SCTP)
+	conn, err := s.dialRaw(family, unix.SOCK_STREAM, unix.IPPROTO_SCTP, deadline)
 	if err != nil {
 		return "", err
 	}
@@ -236,8 +250,8 @@ func (s *shot) association(token string, deadline time.Time) (string, error) {
 }
 
 // dialRaw connects a socket of a kind that package net does not make, and lets package net use it.
-// A stream's connect is waited for by poll, at most laterPatience.
-func (s *shot) dialRaw(family, kind, proto int) (net.Conn, error) {
+// A stream's connect is waited for by poll.
+func (s *shot) dialRaw(family, kind, proto int, deadline time.Time) (net.Conn, error) {
 	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
 	if err != nil {
 		return nil, noSCTP(err)
@@ -251,8 +265,7 @@ func (s *shot) dialRaw(family, kind, proto int) (net.Conn, error) {
 	}
 	err = unix.Connect(fd, sockaddr(s.server))
 	if errors.Is(err, unix.EINPROGRESS) {
-		n, pollErr := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(laterPatience.Milliseconds()))
-		if pollErr != nil || n == 0 {
+		if !writable(fd, deadline) {
 			return nil, os.ErrDeadlineExceeded
 		}
 		errno, optErr := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
@@ -264,6 +277,17 @@ func (s *shot) dialRaw(family, kind, proto int) (net.Conn, error) {
 		return nil, err
 	}
 	return net.FileConn(f)
+}
+
+// writable waits until a connect has ended, well or not.
+func writable(fd int, deadline time.Time) bool {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(max(time.Until(deadline), 0).Milliseconds()))
+		if errors.Is(err, unix.EINTR) { // the runtime's own signals
+			continue
+		}
+		return err == nil && n > 0
+	}
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
