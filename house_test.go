@@ -117,7 +117,7 @@ func TestOnePackageComment(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			head, _, _ := strings.Cut(string(src), "\npackage ")
+			head, _, _ := strings.Cut("\n"+string(src), "\npackage ")
 			if comment.MatchString(head) {
 				n++
 			}

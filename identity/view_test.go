@@ -94,7 +94,7 @@ func TestViewIsCached(t *testing.T) {
 	if g2 := ix.Generation(); g2 != g {
 		t.Errorf("generation went from %d to %d for nothing", g, g2)
 	}
-	if ix.View() != ix.View() {
+	if first, second := ix.View(), ix.View(); first != second {
 		t.Error("a view is made anew without a change")
 	}
 	w := cni("c2", "x", ix.now(), "10.0.0.6")
