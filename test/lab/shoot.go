@@ -36,8 +36,8 @@ type outcome struct {
 }
 
 // shootAll fires every shot, in rounds: what got no answer is tried again, since a packet lost on a
-// busy machine must not be called a denial. Two rounds always; then as long as a round still finds
-// answers that the one before had missed, or its attempts ended late, ever calmer. Index i of the
+// busy machine must not be called a denial. Two rounds always, a third for attempts that ended
+// late, and more as long as a round still finds answers that the one before had missed, ever calmer. Index i of the
 // result belongs to shots[i]; nil shots are left out.
 func shootAll(ctx context.Context, shots []*shot) []outcome {
 	out := make([]outcome, len(shots))
@@ -67,8 +67,10 @@ func shootAll(ctx context.Context, shots []*shot) []outcome {
 			continue
 		case found:
 			todo = silent
-		default:
+		case round == 1:
 			todo = tardy
+		default:
+			return out
 		}
 		flight, wait = max(flight/calmer, 16), wait*calmer
 	}
