@@ -47,9 +47,10 @@ func (d *Daemon) onRecord(id string, r flow.Record) {
 	self := view.Workload(id)
 	client, server := d.index.Name(r.Client, r.Time), d.index.Name(r.Server, r.Time)
 	if self != nil && r.Sensor == flow.InNamespace {
-		if r.Direction == policy.Egress {
+		switch r.Direction { // zero: met in mid-connection, nobody knows who opened it
+		case policy.Egress:
 			client = identity.Peer{Kind: identity.Pod, Addr: r.Client, Workload: self}
-		} else {
+		case policy.Ingress:
 			server = identity.Peer{Kind: identity.Pod, Addr: r.Server, Workload: self}
 		}
 	}
@@ -97,10 +98,13 @@ func (d *Daemon) count(r *flow.Record) {
 func flowRow(c *alert.Case) api.Flow {
 	r := &c.Record
 	row := api.Flow{
-		Time: r.Time, Direction: r.Direction.String(), Workload: r.Workload,
+		Time: r.Time, Workload: r.Workload,
 		Client: c.Client.String(), ClientIP: addrText(c.Client), Server: c.Server.String(), ServerIP: addrText(c.Server),
 		Protocol: r.Protocol.String(), Port: r.Port, Verdict: r.Verdict.String(), Count: r.Count,
 		Event: [...]string{"", "birth", "denied", "spoof", "raw", "usage"}[r.Event],
+	}
+	if r.Direction == policy.Egress || r.Direction == policy.Ingress {
+		row.Direction = r.Direction.String()
 	}
 	if w := c.Workload; w != nil {
 		row.Workload = w.Namespace + "/" + w.Name

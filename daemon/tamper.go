@@ -14,6 +14,8 @@ const (
 	// tamperQueue is how many events may wait for the workload's routine. They fold in the alerts
 	// anyway; when somebody floods, one of many is enough.
 	tamperQueue = 64
+	// checkTries bounds the readings of a ruleset that changes while it is read.
+	checkTries = 5
 	// newcomerWait is how long an interface or address that came up may wait for the ADD that
 	// explains it: a runtime makes the interface of a second network before it tells us.
 	newcomerWait = 3 * time.Second
@@ -81,16 +83,26 @@ func (w *workload) judgeNewcomers(g *grip) {
 
 // tampered alerts. Where what we hold is not as it was, it is put back at once.
 func (w *workload) tampered(g *grip, e firewall.Event) {
-	err := g.ns.Check()
-	w.alert(alert.Tampering{Time: e.Time, What: e.What, Table: e.Table, Process: e.Process, PID: e.PID, Harmless: err == nil})
+	drift, err := check(g.ns)
+	w.alert(alert.Tampering{Time: e.Time, What: e.What, Table: e.Table, Process: e.Process, PID: e.PID, Harmless: drift == nil})
 	w.repair(err)
+}
+
+// check compares what the kernel holds with what it should. A ruleset that somebody changes at that
+// very moment cannot be read, which is no drift: it is read again.
+func check(ns *firewall.Namespace) (drift *firewall.Drift, err error) {
+	for range checkTries {
+		if err = ns.Check(); err == nil || errors.As(err, &drift) || errors.Is(err, firewall.ErrGone) {
+			break
+		}
+	}
+	return drift, err
 }
 
 // sweep compares what the kernel holds with what it should, though nobody told of a change.
 func (w *workload) sweep(g *grip) {
-	err := g.ns.Check()
-	var drift *firewall.Drift
-	if errors.As(err, &drift) {
+	drift, err := check(g.ns)
+	if drift != nil {
 		w.alert(alert.Tampering{Time: w.d.now(), What: drift.Error()})
 	}
 	w.repair(err)

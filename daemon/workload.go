@@ -231,7 +231,8 @@ func (w *workload) verify(ctx context.Context) error {
 		if ns == nil {
 			return errors.New("not opened yet")
 		}
-		return ns.Check()
+		_, err := check(ns)
+		return err
 	})
 }
 
