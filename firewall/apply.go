@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -18,10 +19,11 @@ const applyTries = 5
 // Apply brings the kernel from what is in force to what is wanted and says how many changes that
 // took, zero where nothing differs and nothing was written.
 //
-// Changes of one namespace are one transaction. Where rights shrink, the order is: what may answer is
-// remembered; births stop in the namespace; connections that lost their right are cut, while their
-// reset can still leave; then their frames stop at the guard. Where the guard gets looser, it goes
-// first. Connections that are allowed before and after lose no packet.
+// A table is made in one transaction with its rules. Later changes are up to three, see [phases].
+// Where rights shrink, the order is: what may answer is remembered; births stop in the namespace;
+// connections that lost their right are cut, while their reset can still leave; then their frames
+// stop at the guard. Where the guard gets looser, it goes first. Connections that are allowed before
+// and after lose no packet.
 //
 // After an error, Apply may be called again: it reads what is in force first.
 func (ns *Namespace) Apply(want *Ruleset) (int, error) {
@@ -74,21 +76,14 @@ func (ns *Namespace) applyOnce(want *Ruleset) (int, error) {
 	var err error
 	switch {
 	case loosens(ns.have, want):
-		if err = ns.commit(guards); err == nil {
-			err = ns.commit(rules)
-		}
+		err = ns.commitAll(guards.more, guards.rules, rules.more, rules.rules, rules.less, guards.less)
 		if err == nil && revokes {
 			err = ns.revoke(want.spec, want.Tables)
 		}
 	case revokes:
 		err = ns.tighten(want, rules, guards)
 	default:
-		early, late := split(guards)
-		for _, step := range [][]Change{early, rules, late} {
-			if err == nil {
-				err = ns.commit(step)
-			}
-		}
+		err = ns.commitAll(guards.more, rules.more, rules.rules, rules.less, guards.rules, guards.less)
 	}
 	if err != nil {
 		return 0, err
@@ -99,18 +94,13 @@ func (ns *Namespace) applyOnce(want *Ruleset) (int, error) {
 
 // tighten lets the guards remember and stops births in the namespace, revokes, and then closes the
 // guards, which are told of the connections that were there before them.
-func (ns *Namespace) tighten(want *Ruleset, rules, guards []Change) error {
+func (ns *Namespace) tighten(want *Ruleset, rules, guards phases) error {
 	spec := want.spec
-	var early []Change
-	if len(ns.have.Tables) > 0 {
-		early, guards = split(guards)
-	}
-	before, after := warming(spec, guards)
-	early, guards = append(early, before...), append(guards, after...)
-	if err := ns.commit(early); err != nil {
+	warm, cold := warming(spec, guards.less)
+	if err := ns.commitAll(append(guards.more, warm...), rules.more); err != nil {
 		return err
 	}
-	seeds, err := ns.seeds(spec, rules)
+	seeds, err := ns.seeds(spec, slices.Concat(rules.rules, rules.less))
 	if err != nil {
 		return err
 	}
@@ -120,16 +110,16 @@ func (ns *Namespace) tighten(want *Ruleset, rules, guards []Change) error {
 			return err
 		}
 	}
-	if err := ns.commit(append(rules, seeds...)); err != nil {
+	if err := ns.commitAll(append(rules.rules, seeds...), rules.less); err != nil {
 		return err
 	}
 	if err := ns.revoke(spec, want.Tables[:1]); err != nil {
 		return err
 	}
-	if seeds, err = ns.seeds(spec, guards); err != nil {
+	if seeds, err = ns.seeds(spec, slices.Concat(guards.rules, guards.less)); err != nil {
 		return err
 	}
-	if err := ns.commit(append(guards, seeds...)); err != nil {
+	if err := ns.commitAll(append(guards.rules, seeds...), append(guards.less, cold...)); err != nil {
 		return err
 	}
 	return ns.forget(want.Tables[1:], spec)
@@ -143,16 +133,66 @@ func (ns *Namespace) revoke(spec Spec, tables []*Table) error {
 	return ns.forget(tables, spec)
 }
 
-// apart separates the changes of the namespace's own table from those of the guards.
-func apart(changes []Change) (rules, guards []Change) {
+// phases are changes in the order in which no packet is lost that is allowed before and after. The
+// kernel changes rules and exact keys at one moment, but a packet on its way through the old rules
+// meets keys of the new generation, and an interval set changes a moment later than everything else
+// (pipapo swaps its copy at the end of the commit). So what is new must be there before rules or
+// keys rely on it, and what is old must go when nothing does any more.
+type phases struct {
+	more  []Change // sets and elements that come; interval sets in which elements come and go
+	rules []Change // chains and rules; tables that are made, whole
+	less  []Change // elements and sets that go
+}
+
+func (p *phases) add(c Change, made, mixed bool) {
+	switch {
+	case made:
+		p.rules = append(p.rules, c)
+	case c.Op == AddCounter || c.Op == AddSet || c.Op == AddElements || mixed,
+		c.Chain != nil && c.Chain.records && c.Op != DeleteChain:
+		p.more = append(p.more, c)
+	case c.Op == DeleteElements || c.Op == DeleteSet || c.Op == DeleteCounter:
+		p.less = append(p.less, c)
+	default:
+		p.rules = append(p.rules, c)
+	}
+}
+
+// apart separates the changes of the namespace's own table from those of the guards, each in phases.
+func apart(changes []Change) (rules, guards phases) {
+	made := map[string]bool{}
+	adds, deletes := map[string]bool{}, map[string]bool{}
+	of := func(c Change) string { return fmt.Sprint(c.Table.Place, c.Table.Family, c.Table.Name) }
+	set := func(c Change) string { return of(c) + " " + c.Name }
 	for _, c := range changes {
+		switch c.Op {
+		case DeleteTable, CreateTable:
+			made[of(c)] = true
+		case AddElements:
+			adds[set(c)] = true
+		case DeleteElements:
+			deletes[set(c)] = true
+		}
+	}
+	for _, c := range changes {
+		mixed := c.Op == DeleteElements && c.Set.Interval && adds[set(c)] && deletes[set(c)]
 		if c.Table.Family == FamilyNetdev {
-			guards = append(guards, c)
+			guards.add(c, made[of(c)], mixed)
 		} else {
-			rules = append(rules, c)
+			rules.add(c, made[of(c)], mixed)
 		}
 	}
 	return rules, guards
+}
+
+// commitAll commits one list of changes after the other.
+func (ns *Namespace) commitAll(steps ...[]Change) error {
+	for _, step := range steps {
+		if err := ns.commit(step); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // union is want together with the tables that are in force and no longer wanted.
@@ -193,38 +233,6 @@ func loosens(have, want *Ruleset) bool {
 		}
 	}
 	return false
-}
-
-// split takes out of the changes at guards what only adds rights or memory, and can go first. In
-// an interval set, elements go and come together.
-func split(changes []Change) (early, late []Change) {
-	whole := map[*Set]bool{} // must not be split
-	made := map[*Table]bool{}
-	for _, c := range changes {
-		switch c.Op {
-		case DeleteElements:
-			whole[c.Set] = c.Set.Interval
-		case DeleteTable, CreateTable:
-			made[c.Table] = true
-		}
-	}
-	for _, c := range changes {
-		first := false
-		switch c.Op {
-		case AddCounter, AddSet:
-			first = true
-		case AddElements:
-			first = !whole[c.Set]
-		case AddChain, FlushChain, AddRules:
-			first = c.Chain.records
-		}
-		if first && !made[c.Table] {
-			early = append(early, c)
-		} else {
-			late = append(late, c)
-		}
-	}
-	return early, late
 }
 
 // mayRevoke says whether changes can take a right away: anything but new elements.
