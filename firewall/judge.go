@@ -203,65 +203,6 @@ func (w ways) alertChain() *Chain {
 	return c
 }
 
-// seenChain remembers births and datagrams that are let through, and logs each (peer, protocol,
-// port) when it is new.
-func (w ways) seenChain() *Chain {
-	c := &Chain{Name: w.name("_seen")}
-	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
-	w.firstSight(add, w.asks("tcp"), tcp())
-	add("", udp(), w.answers("udp").notIn(w.opposite().seen()), goTo(w.name("_udp")))
-	add("answers are no births", isL4(identity.UDP), accept())
-	add("", isL4(w.icmp()), goTo(w.name("_ping")))
-	add("", sctpLater("meta l4proto sctp @th,96,8 != 0x1"), accept())
-	w.firstSight(add, w.asks("th"))
-	add("", w.laterFragment(), accept())
-	add("", count(CounterOverflow), accept())
-	return c
-}
-
-func (w ways) allowPrefix() string {
-	if w.out() {
-		return PrefixOutAllow
-	}
-	return PrefixInAllow
-}
-
-// firstSight accepts what is known, remembers and logs what is not.
-func (w ways) firstSight(add func(string, ...clause), k key, given ...clause) {
-	add("", append(given[:len(given):len(given)], k.in(w.seen()), accept())...)
-	add("", append(given[:len(given):len(given)], k.addTo(w.seen(), 0), logTo(w.allowPrefix()), accept())...)
-}
-
-// udpChain remembers datagrams that are no answers, in every mode, so that no answer is missed when
-// the mode changes: a client's for the server's answer, and at the server that it may answer.
-func (w ways) udpChain() *Chain {
-	c := &Chain{Name: w.name("_udp")}
-	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
-	k := w.asks("udp")
-	if w.out() {
-		add("", udp(), w.key(w.peer(), port(false, "udp"), port(true, "udp")).refresh("clients"+w.digit(), 0))
-	} else {
-		add("", udp(), k.refresh("served"+w.digit(), 0))
-	}
-	add("", udp(), k.notIn(w.seen()), k.addTo(w.seen(), 0), logTo(w.allowPrefix()), accept())
-	add("", udp(), k.refresh(w.seen(), 0), accept())
-	add("", count(CounterOverflow), accept())
-	return c
-}
-
-// pingChain is seenChain for ICMP.
-func (w ways) pingChain() *Chain {
-	c := &Chain{Name: w.name("_ping")}
-	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
-	w.alwaysRules(add)
-	request, reply := w.echoTypes()
-	add("", w.icmpType(reply, reply), accept())
-	add("", w.icmpType(request, request), w.echo().refresh("served"+w.digit(), 0))
-	w.firstSight(add, w.message())
-	add("", count(CounterOverflow), accept())
-	return c
-}
-
 // icmpChain holds ICMP against the side's types; a reply passes when its request did.
 func (w ways) icmpChain() *Chain {
 	c := &Chain{Name: w.name("_icmp")}
@@ -333,25 +274,4 @@ func (w ways) pairChain() *Chain {
 	}
 	add("", count(CounterStray), drop())
 	return c
-}
-
-// wideChain remembers what comes in for a port that no exact key names, so that it may be answered.
-func (w ways) wideChain() *Chain {
-	c := &Chain{Name: w.name("_wide")}
-	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
-	add("answers of servers", tcpLater(), w.answers("tcp").in(w.opposite().set("")), accept())
-	w.rememberTCP(add, w.asks("tcp"))
-	add("", tcpLater(), accept())
-	add("", l4(identity.SCTP, ""), w.asks("sctp").refresh("served"+w.digit(), servedTime))
-	add("", sctpLater("meta l4proto sctp @th,96,8 != 0x1"), accept())
-	add("", goTo(w.name("_seen")))
-	return c
-}
-
-// rememberTCP keeps a birth for a short while and whatever follows it for long, so that scans do not
-// fill the set.
-func (s site) rememberTCP(add func(string, ...clause), k key) {
-	served := "served" + s.digit()
-	add("", tcpBirth(), k.addTo(served, synTime))
-	add("", tcpLater(), k.refresh(served, servedTime))
 }
