@@ -21,8 +21,8 @@ import (
 const (
 	shooters = 640                    // probes in flight in the first rounds, each on a thread of its own
 	patience = 400 * time.Millisecond // for an answer, in the first round; half as much again in later ones
-	late     = 150 * time.Millisecond // an attempt that ends so long after its deadline shows a starved machine
-	calmer   = 2                      // from then on: so many times fewer in flight, and more patient
+	late     = 250 * time.Millisecond // an attempt that ends so long after its deadline shows a starved machine
+	calmer   = 2                      // after a round that found many answers: so many times fewer in flight, and more patient
 	rounds   = 6
 )
 
@@ -37,8 +37,8 @@ type outcome struct {
 
 // shootAll fires every shot, in rounds: what got no answer is tried again, since a packet lost on a
 // busy machine must not be called a denial. Two rounds always, a third for attempts that ended
-// late, and more as long as a round still finds answers that the one before had missed, ever calmer. Index i of the
-// result belongs to shots[i]; nil shots are left out.
+// late, and more as long as a round still finds answers that the one before had missed. Index i of
+// the result belongs to shots[i]; nil shots are left out.
 func shootAll(ctx context.Context, shots []*shot) []outcome {
 	out := make([]outcome, len(shots))
 	var todo []int
@@ -60,19 +60,21 @@ func shootAll(ctx context.Context, shots []*shot) []outcome {
 				tardy = append(tardy, i)
 			}
 		}
-		found := len(silent) < len(todo)
+		found := len(todo) - len(silent)
 		switch {
 		case round == 0:
 			todo, wait = silent, patience*3/2
 			continue
-		case found:
+		case found*20 > len(todo): // the machine is starved, not unlucky
+			flight, wait = max(flight/calmer, 16), wait*calmer
+			todo = silent
+		case found > 0:
 			todo = silent
 		case round == 1:
 			todo = tardy
 		default:
 			return out
 		}
-		flight, wait = max(flight/calmer, 16), wait*calmer
 	}
 	return out
 }

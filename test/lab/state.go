@@ -168,13 +168,3 @@ func (s *State) namespaces() []string {
 	}
 	return out
 }
-
-// nodeIndex is the place of a node's name in Nodes; -1 for none.
-func (s *State) nodeIndex(name string) int {
-	for i, n := range s.Nodes {
-		if n.Name == name {
-			return i
-		}
-	}
-	return -1
-}
