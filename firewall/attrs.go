@@ -84,8 +84,6 @@ func find(list []attr, kind uint16) []byte {
 	return nil
 }
 
-func (a attr) u32() uint32 { return be32(a.data) }
-
 func be32(b []byte) uint32 {
 	if len(b) < 4 {
 		return 0

@@ -182,15 +182,12 @@ func (ns *Namespace) Remove() error {
 		return fmt.Errorf("network namespace %s: %w", ns.path, os.ErrClosed)
 	}
 	var err error
-	like := ns.have
 	if ns.unsure && ns.applied != nil {
-		like = ns.applied
 		err = ns.read(ns.applied)
 	}
 	if err == nil {
-		like = ns.have
 		var changes []Change
-		for _, t := range like.Tables {
+		for _, t := range ns.have.Tables {
 			changes = append(changes, Change{Op: DeleteTable, Table: t})
 		}
 		// The guard first: what the namespace lets out in between must not end there.

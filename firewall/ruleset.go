@@ -149,19 +149,3 @@ func (rs *Ruleset) table(like *Table) *Table {
 func (t *Table) sameAs(o *Table) bool {
 	return t.Place == o.Place && t.Family == o.Family && t.Name == o.Name
 }
-
-// replaced gives a copy of the ruleset in which t stands for the table of its name.
-func (rs *Ruleset) replaced(t *Table) *Ruleset {
-	out := &Ruleset{spec: rs.spec}
-	found := false
-	for _, old := range rs.Tables {
-		if old.sameAs(t) {
-			old, found = t, true
-		}
-		out.Tables = append(out.Tables, old)
-	}
-	if !found {
-		out.Tables = append(out.Tables, t)
-	}
-	return out
-}
