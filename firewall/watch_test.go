@@ -225,6 +225,9 @@ func TestWatchLinksAndAddresses(t *testing.T) {
 	}
 	testRun(t, "ip", "-n", filepath.Base(node), "link", "add", "vhost", "up", "type", "veth", "peer", "name", "eth0", "netns", pod)
 	ip("addr", "add", "10.1.0.5/24", "dev", "eth0")
+	// A link-local address that waits for duplicate detection comes a second later, when the MAC that
+	// it was made from has changed already.
+	testIn(t, path, "sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad")
 	ev := testWatch(t, WatchConfig{Namespace: path})
 	// The link-local address of its own MAC, and addresses that were there, are no news.
 	ip("link", "set", "eth0", "up")
