@@ -189,9 +189,8 @@ func exchange(conn net.Conn, msg []byte, deadline time.Time, accept func([]byte)
 	half := time.Now().Add(time.Until(deadline) / 2)
 	var last error
 	for _, until := range []time.Time{half, deadline} {
-		if _, err := conn.Write(msg); err != nil {
-			last = err // refused, unreachable, or not permitted
-		}
+		// Refused, unreachable or not permitted: Read says so too, or nothing comes.
+		_, _ = conn.Write(msg)
 		if err := conn.SetReadDeadline(until); err != nil {
 			return "", err
 		}
