@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/bulkhead-firewall/bulkhead/api"
+	"github.com/bulkhead-firewall/bulkhead/flow"
 	"github.com/bulkhead-firewall/bulkhead/identity"
 	"github.com/bulkhead-firewall/bulkhead/policy"
 )
@@ -49,6 +50,14 @@ func (m *modes) modeOf(p identity.Peer) policy.Mode {
 		return policy.Learn
 	}
 	return m.of(p.Workload.Service)
+}
+
+// modeOfEnd is modeOf for an end of an edge.
+func (m *modes) modeOfEnd(e flow.End) policy.Mode {
+	if e.Kind != identity.Pod {
+		return policy.Learn
+	}
+	return m.of(e.Service)
 }
 
 // Modes lists the standard, and every service that runs or has a mode of its own.

@@ -69,12 +69,13 @@ func (d *Daemon) onRecord(id string, r flow.Record) {
 		return
 	}
 	d.count(&r)
-	c := alert.Case{Record: r, Workload: self, Client: client, Server: server, Sighting: sighting, Known: true}
+	c := alert.Case{Record: r, Workload: self, Client: client, Server: server, Backends: backends, Sighting: sighting, Known: true}
 	if r.Event == flow.Birth || r.Event == flow.Denied {
+		// The ends of the edge, not of the packet: behind a virtual address stands a service with a mode.
 		m := d.modes.Load()
-		c.ClientMode, c.ServerMode = m.modeOf(client), m.modeOf(server)
+		c.ClientMode, c.ServerMode = m.modeOfEnd(sighting.Key.Client), m.modeOfEnd(sighting.Key.Server)
 		c.Decision = d.rules.Load().set.Evaluate(view, policy.Connection{Client: client, Server: server, Protocol: r.Protocol, Port: r.Port})
-		if counted && r.Event == flow.Birth && r.Verdict == policy.Allow && !sighting.Refused {
+		if counted && r.Event == flow.Birth && !sighting.Refused && c.Outcome() == policy.Allow {
 			d.baseline.Learn(sighting, r.Time)
 		}
 		if counted {
