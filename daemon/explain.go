@@ -91,7 +91,7 @@ func advice(d policy.Decision, c policy.Connection) []string {
 		if s.side.Nearest != "" {
 			out = append(out, fmt.Sprintf("nearest rule: %s", s.side.Nearest))
 		}
-		out = append(out, fmt.Sprintf("to allow it, add %s to one of %s", s.text, strings.Join(s.side.Policies, ", ")))
+		out = append(out, fmt.Sprintf("to allow it, add %s to policy %s", s.text, strings.Join(s.side.Policies, " or ")))
 	}
 	return out
 }
