@@ -44,15 +44,10 @@ func (m *modes) with(services []identity.Service, mode policy.Mode) *modes {
 	return next
 }
 
-// modeOf is the mode of a peer's service. What is no workload has none and lets everything pass.
-func (m *modes) modeOf(p identity.Peer) policy.Mode {
-	if p.Kind != identity.Pod || p.Workload == nil {
-		return policy.Learn
-	}
-	return m.of(p.Workload.Service)
-}
+// modeOf is the mode of a peer's service.
+func (m *modes) modeOf(p identity.Peer) policy.Mode { return m.modeOfEnd(flow.EndOf(p)) }
 
-// modeOfEnd is modeOf for an end of an edge.
+// modeOfEnd is the mode of an end of an edge. What is no workload has none and lets everything pass.
 func (m *modes) modeOfEnd(e flow.End) policy.Mode {
 	if e.Kind != identity.Pod {
 		return policy.Learn
