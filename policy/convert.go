@@ -37,7 +37,7 @@ func fromNative(d *nativeDocument) (Policy, []problem) {
 func nativeRule(from []nativePeer, in []nativePort, path string, bad *[]problem) ([]Peer, []Port) {
 	var peers []Peer
 	for _, x := range from {
-		peers = append(peers, Peer(x))
+		peers = append(peers, Peer{PodSelector: x.PodSelector, NamespaceSelector: x.NamespaceSelector, IPBlock: x.IPBlock, Network: x.Network})
 	}
 	var ports []Port
 	for i, x := range in {

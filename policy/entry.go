@@ -94,12 +94,28 @@ func (e Entry) Exact() bool {
 	return e.Peer.IsSingleIP() && (e.Protocol == identity.AnyProtocol || e.Protocol.HasPorts() && e.Port == e.EndPort)
 }
 
-// Side is one direction of one workload, compiled. A side that is not isolated allows everything
-// and its entries are empty.
+// NameEntry allows a DNS name instead of an address: what answers from the workload's own resolvers
+// say of it, for as long as they hold.
+type NameEntry struct {
+	Name     string            // lower case, without the last dot: "api.example.com", "*.example.com"
+	Protocol identity.Protocol // as of [Entry]
+	Port     uint16
+	EndPort  uint16
+	Rule     string
+}
+
+// Side is one direction of one workload, compiled. What Denied lists is denied, whatever Entries
+// and Names say; else a side that is not isolated allows everything (its Entries and Names are
+// empty), and an isolated one what Entries and Names list.
 type Side struct {
 	Isolated bool
 	Entries  []Entry
+	Denied   []Entry     // sorted and disjoint as Entries are; where isolated, only what Entries or Names would let through
+	Names    []NameEntry // egress only; sorted, free of doubles
 }
+
+// Judged says that the side denies anything: its packets must be looked at.
+func (s Side) Judged() bool { return s.Isolated || len(s.Denied) > 0 }
 
 // Sides is what a workload's namespace must hold.
 type Sides struct {

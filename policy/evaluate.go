@@ -14,6 +14,7 @@ type Connection struct {
 	Server   identity.Peer // a virtual address counts as all workloads behind that port
 	Protocol identity.Protocol
 	Port     uint16
+	Names    []string // DNS names under which the client knows the server's address, lower case
 }
 
 // Decision is what policy says of a connection, whatever the modes. The zero value denies.
@@ -31,6 +32,20 @@ type SideDecision struct {
 	Nearest  string   // when denied: the rule that came nearest, if any did
 	Reason   string   // a sentence
 	Policies []string // that select this end in this direction, "shop/cart"
+	Steps    []Step   // the stations on the way to the verdict, in order
+	Severity string   // of an alert about a denial, where a policy says so
+	Note     string   // the free-text reason of the rule or policy that decided, where it has one
+}
+
+// Step is one station on the way to a verdict: a tier that had no say, a rule that passed on, the one
+// that decided, or what nearly did.
+type Step struct {
+	Tier    string `json:"tier"`             // "built-in", "admin", "namespace", "baseline", "default"
+	Policy  string `json:"policy,omitempty"` // "shop/cart"; a cluster-wide one without namespace
+	Rule    string `json:"rule,omitempty"`   // "shop/cart ingress[0]"
+	Source  string `json:"source,omitempty"` // "shop.yaml:14"
+	Outcome string `json:"outcome"`          // "allow", "deny", "pass", "isolate", "no match"
+	Text    string `json:"text"`             // a sentence
 }
 
 // Reasons tells the whole way to the verdict, one sentence each.

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,20 +16,52 @@ const (
 	KindPolicy        = "Policy"        // bulkhead.dev/v1alpha1
 	KindNetworkPolicy = "NetworkPolicy" // networking.k8s.io/v1
 
+	KindClusterNetworkPolicy       = "ClusterNetworkPolicy"       // policy.networking.k8s.io/v1alpha2 and v1beta1
+	KindAdminNetworkPolicy         = "AdminNetworkPolicy"         // policy.networking.k8s.io/v1alpha1
+	KindBaselineAdminNetworkPolicy = "BaselineAdminNetworkPolicy" // policy.networking.k8s.io/v1alpha1
+
 	NativeVersion     = "bulkhead.dev/v1alpha1"
 	KubernetesVersion = "networking.k8s.io/v1"
+	ClusterGroup      = "policy.networking.k8s.io"
 )
 
-// Policy is one document of either kind, in one form. It says what the workloads that it selects
+// Tier says when a policy is asked: the admin tier before the namespaced policies, the baseline tier
+// only for workloads and directions that no namespaced policy isolates. The zero value is the tier
+// of namespaced policies.
+type Tier uint8
+
+const (
+	NamespaceTier Tier = iota
+	AdminTier
+	BaselineTier
+)
+
+func (t Tier) String() string { return [...]string{"namespace", "admin", "baseline"}[t] }
+
+// Action is what a rule does with what it matches. The zero value allows.
+type Action uint8
+
+const (
+	ActionAllow Action = iota // Accept in ClusterNetworkPolicy
+	ActionDeny
+	ActionPass // admin tier only: skip the rest of the tier
+)
+
+func (a Action) String() string { return [...]string{"allow", "deny", "pass"}[a] }
+
+// Policy is one document of any kind, in one form. It says what the workloads that it selects
 // may do; what no policy that selects a workload allows, in a direction that one of them isolates,
 // is denied. It is not changed after it was put in a [Set].
 type Policy struct {
-	Kind        string // KindPolicy or KindNetworkPolicy
-	Namespace   string
+	Kind        string // one of the Kind constants
+	Namespace   string // empty for cluster-wide kinds
 	Name        string
 	Labels      map[string]string
 	Annotations map[string]string
 	Spec        Spec
+
+	Shadow   bool     // judged beside what is in force, never enforced: see Set.Shadows
+	Warnings []string // what reading it had to settle: a kind that was converted, a CIDR with host bits
 
 	Comment []string // lines that Marshal writes above the document, without "# "
 	Source  string   // where it was read: "shop.yaml:14"; empty: made by a program
@@ -37,25 +70,51 @@ type Policy struct {
 
 // Spec has the shape of NetworkPolicySpec, with the peers and ports of both kinds.
 type Spec struct {
-	PodSelector metav1.LabelSelector // empty: every workload of the policy's namespace
+	PodSelector       metav1.LabelSelector  // empty: every workload of the policy's namespaces
+	NamespaceSelector *metav1.LabelSelector // cluster-wide kinds: the namespaces it is about; empty: all
+	Tier              Tier
+	// Priority orders policies of one tier: the lower number is asked first. Admin and baseline:
+	// 0 to 1000. Native kind: 0 to 1000, default 1000, which is also every NetworkPolicy's; at the
+	// same priority a denying rule wins over an allowing one.
+	Priority    int32
 	PolicyTypes []networkingv1.PolicyType
 	Ingress     []Rule
 	Egress      []Rule
+
+	Severity string // native kind: of alerts about what the policy denies: low, medium, high, critical; empty: the judge's
+	Reason   string // native kind: why the policy is there, told in explanations and alerts
 }
 
-// Rule allows what comes from (ingress) or goes to (egress) one of the peers on one of the ports.
+// Rule allows, denies or passes on what comes from (ingress) or goes to (egress) one of the peers on
+// one of the ports.
 type Rule struct {
-	Peers   []Peer   // from or to; empty: everybody
-	Ports   []Port   // empty: every protocol and port, ICMP included
+	Name    string // for people; empty: by its index
+	Action  Action
+	Peers   []Peer    // from or to; empty: everybody
+	Ports   []Port    // empty: every protocol and port, ICMP included
+	Expires time.Time // native kind: the rule means nothing from then on; zero: never
+
+	Severity string // native kind: as of the policy, for this rule
+	Reason   string // native kind: as of the policy, for this rule
+
 	Comment []string // lines that Marshal writes above the rule, without "# "
 }
 
-// Peer is one kind of other end. Either selectors, or a block, or a network.
+// Peer is one kind of other end: selectors, or one of the rest.
 type Peer struct {
 	PodSelector       *metav1.LabelSelector
 	NamespaceSelector *metav1.LabelSelector
 	IPBlock           *networkingv1.IPBlock
-	Network           string // one of the Network constants, or a name from the configuration; native kind only
+	Network           string                // one of the Network constants, or a name from the configuration; native kind only
+	Service           *ServiceRef           // the workloads behind a Service; native kind only
+	DNSName           string                // "api.example.com" or "*.example.com"; egress of the native and cluster-wide kinds
+	NodeSelector      *metav1.LabelSelector // nodes by their labels; egress of cluster-wide kinds
+}
+
+// ServiceRef names a Kubernetes Service.
+type ServiceRef struct {
+	Name      string `json:"name"`
+	Namespace string `json:"namespace,omitempty"` // empty: the policy's own
 }
 
 // The networks that are there without being configured.
