@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -35,10 +36,9 @@ func (ns *Namespace) Apply(want *Ruleset) (int, error) {
 			return total, err
 		}
 		ns.applied = want
-		n, err := ns.applyOnce(want)
+		n, err := ns.applySteps(want)
 		total += n
 		if err == nil {
-			ns.have, ns.unsure = want, false
 			return total, nil
 		}
 		ns.unsure = true
@@ -58,6 +58,49 @@ func explain(err error) error {
 		return fmt.Errorf("%w; the kernel must know netdev egress chains (Linux 5.16) and set expressions (5.12)", err)
 	}
 	return err
+}
+
+// applySteps gets there directly, or by way of rulesets in between.
+func (ns *Namespace) applySteps(want *Ruleset) (int, error) {
+	total := 0
+	for _, step := range append(ns.bridge(want), want) {
+		n, err := ns.applyOnce(step)
+		total += n
+		if err != nil {
+			return total, err
+		}
+		ns.have, ns.unsure = step, false
+	}
+	return total, nil
+}
+
+// bridge are the rulesets on the way where a side changes both what it allows and what it denies.
+// Taken at once, what is denied before and after, but by another of the two, would pass in between: a
+// new block comes before the hole in it. So all that is denied before or after is denied first, then
+// what is allowed changes, and what is denied no more is let go at the end.
+func (ns *Namespace) bridge(want *Ruleset) []*Ruleset {
+	if ns.have == nil || ns.unsure {
+		return nil
+	}
+	have, spec := ns.have.spec, want.spec
+	if have.Mode != policy.Enforce || spec.Mode != policy.Enforce || !reflect.DeepEqual(have.Interfaces, spec.Interfaces) {
+		return nil
+	}
+	needed := false
+	join := func(a, b *policy.Side) {
+		if !a.Judged() || !b.Judged() || slices.Equal(a.Denied, b.Denied) {
+			return
+		}
+		needed = needed || a.Isolated != b.Isolated || !slices.Equal(a.Entries, b.Entries)
+		denied := slices.Concat(a.Denied, b.Denied)
+		a.Denied, b.Denied = denied, denied
+	}
+	join(&have.Sides.Egress, &spec.Sides.Egress)
+	join(&have.Sides.Ingress, &spec.Sides.Ingress)
+	if !needed {
+		return nil
+	}
+	return []*Ruleset{Compile(have), Compile(spec)}
 }
 
 func (ns *Namespace) applyOnce(want *Ruleset) (int, error) {
@@ -138,6 +181,8 @@ func (ns *Namespace) revoke(spec Spec, tables []*Table) error {
 // meets keys of the new generation, and an interval set changes a moment later than everything else
 // (pipapo swaps its copy at the end of the commit). So what is new must be there before rules or
 // keys rely on it, and what is old must go when nothing does any more.
+//
+// With what is denied it is the other way round: an element that comes takes a right away.
 type phases struct {
 	more  []Change // sets and elements that come; interval sets in which elements come and go
 	rules []Change // chains and rules; tables that are made, whole
@@ -148,6 +193,10 @@ func (p *phases) add(c Change, made, mixed bool) {
 	switch {
 	case made:
 		p.rules = append(p.rules, c)
+	case denySet(c.Name) && (c.Op == AddElements || mixed):
+		p.less = append(p.less, c)
+	case denySet(c.Name) && c.Op == DeleteElements:
+		p.more = append(p.more, c)
 	case c.Op == AddCounter || c.Op == AddSet || c.Op == AddElements || mixed,
 		c.Chain != nil && c.Chain.records && c.Op != DeleteChain:
 		p.more = append(p.more, c)
@@ -235,13 +284,18 @@ func loosens(have, want *Ruleset) bool {
 	return false
 }
 
-// mayRevoke says whether changes can take a right away: anything but new elements.
+// mayRevoke says whether changes can take a right away: anything but new elements, unless of what is
+// denied.
 func mayRevoke(changes []Change) bool {
 	for _, c := range changes {
 		switch c.Op {
-		case AddElements, AddSet, AddCounter:
+		case AddSet, AddCounter:
+		case AddElements:
+			if denySet(c.Name) {
+				return true
+			}
 		case DeleteElements:
-			if strings.HasPrefix(c.Name, "egress") || strings.HasPrefix(c.Name, "ingress") {
+			if !denySet(c.Name) && (strings.HasPrefix(c.Name, "egress") || strings.HasPrefix(c.Name, "ingress")) {
 				return true
 			}
 		default:

@@ -27,7 +27,7 @@ func Compile(spec Spec) *Ruleset {
 	sides := spec.judgedSides()
 	var sets []*Set
 	for _, s := range families {
-		sets = append(sets, s.judged(sides)...)
+		sets = append(sets, s.judged(spec, sides)...)
 	}
 	rs := &Ruleset{spec: spec, Tables: []*Table{namespaceTable(spec, sets)}}
 	for _, ifc := range spec.Interfaces {
@@ -47,11 +47,15 @@ func (spec Spec) guarded() bool {
 	return len(spec.Interfaces) > 0
 }
 
-// judges says whether packets of a direction are held against entries: in alert and enforce mode,
-// where a policy isolates the side.
+// judges says whether packets of a direction are held against what the side says: in alert and enforce
+// mode, where a policy isolates the side or denies something.
 func (spec Spec) judges(d policy.Direction) bool {
-	return spec.Mode != policy.Learn && spec.side(d).Isolated
+	return spec.Mode != policy.Learn && spec.side(d).Judged()
 }
+
+// lists says whether a direction is judged and allows only what entries list. One that is judged and
+// lists nothing is open but for what it denies.
+func (spec Spec) lists(d policy.Direction) bool { return spec.judges(d) && spec.side(d).Isolated }
 
 func (spec Spec) side(d policy.Direction) policy.Side {
 	if d == policy.Egress {
@@ -60,16 +64,19 @@ func (spec Spec) side(d policy.Direction) policy.Side {
 	return spec.Sides.Ingress
 }
 
-// judgedSides is what the kernel must hold: nothing of a side that is not judged.
+// judgedSides is what the kernel must hold: nothing of a side that is not judged, no entries of one
+// that is open.
 func (spec Spec) judgedSides() policy.Sides {
-	var out policy.Sides
-	if spec.judges(policy.Egress) {
-		out.Egress = spec.Sides.Egress
+	judged := func(d policy.Direction) policy.Side {
+		switch side := spec.side(d); {
+		case spec.lists(d):
+			return withoutDenied(side)
+		case spec.judges(d):
+			return policy.Side{Denied: side.Denied}
+		}
+		return policy.Side{}
 	}
-	if spec.judges(policy.Ingress) {
-		out.Ingress = spec.Sides.Ingress
-	}
-	return out
+	return policy.Sides{Egress: judged(policy.Egress), Ingress: judged(policy.Ingress)}
 }
 
 // namespaceTable is the inet table in the workload's namespace.
@@ -88,21 +95,53 @@ func namespaceTable(spec Spec, sets []*Set) *Table {
 // are made once; nobody writes to them.
 type shape struct {
 	mode             policy.Mode
-	egress, ingress  bool // judged
+	egress, ingress  sideShape
 	guarded, atGuard bool
 }
 
-var chainsOf sync.Map // shape to []*Chain
+// sideShape is what of a side chains depend on.
+type sideShape struct {
+	lists           bool
+	denies, denies6 denies
+}
 
 func (spec Spec) shape() shape {
-	return shape{mode: spec.Mode, egress: spec.judges(policy.Egress), ingress: spec.judges(policy.Ingress), guarded: spec.guarded()}
+	side := func(d policy.Direction) sideShape {
+		return sideShape{spec.lists(d), spec.denies(d, false), spec.denies(d, true)}
+	}
+	return shape{mode: spec.Mode, egress: side(policy.Egress), ingress: side(policy.Ingress), guarded: spec.guarded()}
+}
+
+// shapes bounds how many shapes are remembered; the chains of others are made each time.
+const shapes = 512
+
+var chains struct {
+	sync.Mutex
+	of map[shape][]*Chain
+}
+
+func (s shape) chains(build func() []*Chain) []*Chain {
+	chains.Lock()
+	defer chains.Unlock()
+	if c, ok := chains.of[s]; ok {
+		return c
+	}
+	c := build()
+	if chains.of == nil {
+		chains.of = map[shape][]*Chain{}
+	}
+	if len(chains.of) < shapes {
+		chains.of[s] = c
+	}
+	return c
 }
 
 // namespaceChains are the chains of the inet table.
 func namespaceChains(spec Spec) []*Chain {
-	if c, ok := chainsOf.Load(spec.shape()); ok {
-		return c.([]*Chain)
-	}
+	return spec.shape().chains(func() []*Chain { return buildNamespaceChains(spec) })
+}
+
+func buildNamespaceChains(spec Spec) []*Chain {
 	var out []*Chain
 	for _, d := range []policy.Direction{policy.Egress, policy.Ingress} {
 		out = append(out, baseChain(spec, d))
@@ -111,7 +150,6 @@ func namespaceChains(spec Spec) []*Chain {
 			out = append(out, w.chains()...)
 		}
 	}
-	chainsOf.Store(spec.shape(), out)
 	return out
 }
 
@@ -144,8 +182,8 @@ func (spec Spec) birthsOnly(d policy.Direction) bool {
 	if spec.guarded() || spec.Mode != policy.Enforce {
 		return true
 	}
-	// With an open egress every pair is allowed. What comes in for an isolated egress is remembered,
-	// so that it can be answered, even where ingress is open.
+	// With an open egress that denies nothing every pair is allowed. What comes in for another egress is
+	// remembered, so that it can be answered, even where ingress is open.
 	return !spec.judges(policy.Egress)
 }
 

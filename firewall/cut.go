@@ -27,7 +27,7 @@ func (ns *Namespace) Cut(ctx context.Context, spec Spec) (int, error) {
 }
 
 func (ns *Namespace) cut(ctx context.Context, spec Spec) (int, error) {
-	if spec.Mode != policy.Enforce || !spec.Sides.Egress.Isolated && !spec.Sides.Ingress.Isolated {
+	if spec.Mode != policy.Enforce || !spec.Sides.Egress.Judged() && !spec.Sides.Ingress.Judged() {
 		return 0, nil
 	}
 	d, err := openDiag(ns.file, ns.path)

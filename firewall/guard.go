@@ -52,15 +52,13 @@ func guardTable(spec Spec, ifc Interface, sets []*Set) *Table {
 func (g guard) judgeChains() []*Chain {
 	shape := g.spec.shape()
 	shape.atGuard = true
-	if c, ok := chainsOf.Load(shape); ok {
-		return c.([]*Chain)
-	}
-	out := []*Chain{rawChain()}
-	for _, s := range []site{{netdev: true}, {v6: true, netdev: true}} {
-		out = append(out, g.pairChain(s), g.messageChain(s), g.askedChain(s), g.rememberChain(s))
-	}
-	chainsOf.Store(shape, out)
-	return out
+	return shape.chains(func() []*Chain {
+		out := []*Chain{rawChain()}
+		for _, s := range []site{{netdev: true}, {v6: true, netdev: true}} {
+			out = append(out, g.pairChain(s), g.messageChain(s), g.askedChain(s), g.rememberChain(s))
+		}
+		return out
+	})
 }
 
 // judges says whether frames are held against entries. In learn and alert mode, and where egress is

@@ -35,6 +35,7 @@ func (w ways) opposite() ways {
 }
 
 func (w ways) judges() bool { return w.spec.judges(w.dir) }
+func (w ways) lists() bool  { return w.spec.lists(w.dir) }
 
 func (w ways) enforces() bool { return w.spec.Mode == policy.Enforce }
 
@@ -106,16 +107,17 @@ func (w ways) judgeChain() *Chain {
 	if !w.spec.birthsOnly(w.dir) {
 		add("", tcpLater(), goTo(w.name("_pair")))
 	}
-	add("", w.asks("th").in(w.set("")), goTo(w.name("_seen")))
+	if w.lists() {
+		add("", w.asks("th").in(w.set("")), goTo(w.name("_seen")))
+	}
 	w.answerRules(add)
 	add("", isL4(w.icmp()), goTo(w.name("_icmp")))
-	w.fragmentRules(add)
+	w.laterFragments(w.spec, !w.out(), add)
 	wide := w.name("_seen")
 	if !w.out() && w.spec.recordsTCP() {
 		wide = w.name("_wide")
 	}
-	add("", w.key(w.peer()).in(w.set("_any")), goTo(wide))
-	add("", w.asks("th").in(w.set("_nets")), goTo(wide))
+	then(w.wide(w.spec, w.dir, !w.out(), false), goTo(wide), add)
 	w.denyRules(add)
 	return c
 }
@@ -126,7 +128,7 @@ func (w ways) judgeChain() *Chain {
 func (w ways) answerRules(add func(string, ...clause)) {
 	later := sctpLater("")
 	if w.out() {
-		if w.opposite().judges() {
+		if w.opposite().lists() {
 			add("", udp(), w.answers("udp").in(w.opposite().set("")), accept())
 		}
 		add("", udp(), w.answers("udp").in("served"+w.digit()), accept())
@@ -138,26 +140,14 @@ func (w ways) answerRules(add func(string, ...clause)) {
 		return
 	}
 	later.text = "@th,96,8 != 0x1"
-	if w.out() || w.opposite().judges() {
-		if w.opposite().judges() {
+	if w.out() || w.opposite().lists() {
+		if w.opposite().lists() {
 			add("", later, w.answers("sctp").in(w.opposite().set("")), accept())
 		}
 		if w.out() {
 			add("", later, w.answers("sctp").in("served"+w.digit()), accept())
 		}
 	}
-}
-
-// fragmentRules lets later fragments pass between peers that are allowed at all: without the first
-// one, which was judged, nobody can use them.
-func (w ways) fragmentRules(add func(string, ...clause)) {
-	if !w.opposite().judges() {
-		add("", w.laterFragment(), accept())
-		return
-	}
-	peer := w.key(w.peer())
-	add("", w.laterFragment(), peer.in("peers"+w.digit()), accept())
-	add("", w.laterFragment(), peer.in("peernets"+w.digit()), accept())
 }
 
 // denyRules end a chain of packets that nothing allowed.
@@ -214,9 +204,12 @@ func (w ways) icmpChain() *Chain {
 	} else {
 		add("", w.icmpType(reply, reply), accept())
 	}
-	add("", l4(w.icmp(), ""), w.key(w.peer(), w.typeField()).in(w.set("_icmp")), goTo(w.name("_ping")))
-	add("", w.key(w.peer()).in(w.set("_any")), goTo(w.name("_ping")))
-	add("", w.asks("th").in(w.set("_nets")), goTo(w.name("_ping")))
+	if !w.lists() {
+		w.laterFragments(w.spec, !w.out(), add)
+	}
+	ping := goTo(w.name("_ping"))
+	then(w.typesICMP(w.spec, w.dir, !w.out()), ping, add)
+	then(w.wideICMP(w.spec, w.dir, !w.out()), ping, add)
 	if w.enforces() {
 		w.denyBy(add, w.message())
 		return c
@@ -254,23 +247,18 @@ func (s site) echoTypes() (request, reply byte) {
 func (w ways) pairChain() *Chain {
 	c := &Chain{Name: w.name("_pair")}
 	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
-	peer := w.key(w.peer())
+	if w.lists() {
+		add("", w.asks("th").in(w.set("")), accept())
+	}
+	if w.opposite().lists() {
+		add("", w.answers("th").in(w.opposite().set("")), accept())
+	}
 	if w.out() {
-		add("", w.asks("th").in(w.set("")), accept())
-		if w.opposite().judges() {
-			add("", w.answers("th").in(w.opposite().set("")), accept())
-		}
 		add("", w.answers("th").in("served"+w.digit()), accept())
-		add("", peer.in(w.set("_any")), accept())
-		add("", w.asks("th").in(w.set("_nets")), accept())
+		then(w.wide(w.spec, w.dir, false, false), accept(), add)
 	} else {
-		client := w.opposite()
-		add("", w.asks("th").in(w.set("")), accept())
-		add("", w.answers("th").in(client.set("")), accept())
-		add("", peer.in(w.set("_any")), goTo(w.name("_wide")))
-		add("", w.asks("th").in(w.set("_nets")), goTo(w.name("_wide")))
-		add("", peer.in(client.set("_any")), accept())
-		add("", w.answers("th").in(client.set("_nets")), accept())
+		then(w.wide(w.spec, w.dir, true, false), goTo(w.name("_wide")), add)
+		then(w.wide(w.spec, policy.Egress, true, true), accept(), add)
 	}
 	add("", count(CounterStray), drop())
 	return c

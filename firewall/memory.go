@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/bulkhead-firewall/bulkhead/identity"
+	"github.com/bulkhead-firewall/bulkhead/policy"
 )
 
 // What the sets served and clients remember decides over answers. When rights shrink, what no longer
@@ -82,11 +83,17 @@ func (c Change) widens(ingress func() sideRights) bool {
 		return false
 	}
 	for _, e := range c.Elements {
-		if side := ingress(); side.open || side.wide(c.Set.readRight(e)) {
+		if ingress().unnamed(c.Set.readRight(e)) {
 			return true
 		}
 	}
 	return false
+}
+
+// deniesAsking says whether a change takes rights of egress away that answers may have passed by, so
+// that what they answered was not remembered.
+func (c Change) deniesAsking() bool {
+	return c.Op == AddElements && denySet(c.Name) && strings.HasPrefix(c.Name, policy.Egress.String())
 }
 
 // warming lets guards remember what is asked by exact keys, before those are taken away, and no
@@ -118,8 +125,8 @@ func (ns *Namespace) seeds(spec Spec, changes []Change) ([]Change, error) {
 	var tables []*Table
 	for _, c := range changes {
 		guard := c.Table.Family == FamilyNetdev
-		needed := guard && c.Op == AddRules && c.Name == "sender" || c.Op == AddChain && c.Name == "in4_wide" ||
-			c.widens(ingress) && (guard || c.Table.chain("in4_wide") != nil)
+		needed := guard && (c.Op == AddRules && c.Name == "sender" || c.deniesAsking()) ||
+			c.Op == AddChain && c.Name == "in4_wide" || c.widens(ingress) && (guard || c.Table.chain("in4_wide") != nil)
 		if needed && c.Table.set("served4") != nil && !slices.Contains(tables, c.Table) {
 			tables = append(tables, c.Table)
 		}
@@ -165,7 +172,7 @@ func (spec Spec) answering(sockets tcpSockets) [2][]Element {
 	var p [2]packing
 	for _, s := range sockets.open {
 		peer, port := s.remote.Addr(), s.local.Port()
-		if !sockets.listening[port] || !ingress.open && !ingress.wide(right{peer, identity.TCP, port}) {
+		if !sockets.listening[port] || !ingress.unnamed(right{peer, identity.TCP, port}) {
 			continue
 		}
 		i := 0

@@ -10,29 +10,24 @@ import (
 func (g guard) pairChain(s site) *Chain {
 	c := &Chain{Name: "pair" + s.digit()}
 	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
-	peer := s.key(s.addr(false))
 	asks := s.key(s.addr(false), protocolField(), port(false, "th"))
 	answers := func(proto string) key { return s.key(s.addr(false), protocolField(), port(true, proto)) }
 	set := func(d policy.Direction, suffix string) string { return d.String() + s.digit() + suffix }
-	add("", asks.in(set(policy.Egress, "")), accept())
+	if g.spec.lists(policy.Egress) {
+		add("", asks.in(set(policy.Egress, "")), accept())
+	}
 	answer := func(name string) {
 		add("", tcpLater(), answers("tcp").in(name), accept())
 		add("", l4(identity.UDP, ""), answers("udp").in(name), accept())
 		add("", sctpLater("@th,96,8 != 0x1"), answers("sctp").in(name), accept())
 	}
-	if g.spec.judges(policy.Ingress) {
+	if g.spec.lists(policy.Ingress) {
 		answer(set(policy.Ingress, ""))
 	}
 	answer("served" + s.digit())
 	add("", isL4(s.icmp()), goTo("pair"+s.digit()+"_icmp"))
-	if g.spec.judges(policy.Ingress) {
-		add("", s.laterFragment(), peer.in("peers"+s.digit()), accept())
-		add("", s.laterFragment(), peer.in("peernets"+s.digit()), accept())
-	} else {
-		add("", s.laterFragment(), accept())
-	}
-	add("", peer.in(set(policy.Egress, "_any")), accept())
-	add("", asks.in(set(policy.Egress, "_nets")), accept())
+	s.laterFragments(g.spec, false, add)
+	then(s.wide(g.spec, policy.Egress, false, false), accept(), add)
 	add("", goTo("raw"))
 	return c
 }
@@ -41,8 +36,6 @@ func (g guard) pairChain(s site) *Chain {
 func (g guard) messageChain(s site) *Chain {
 	c := &Chain{Name: "pair" + s.digit() + "_icmp"}
 	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
-	peer := s.key(s.addr(false))
-	egress := policy.Egress.String() + s.digit()
 	if s.v6 {
 		add("errors", s.icmpType(1, 4), accept())
 	} else {
@@ -50,16 +43,10 @@ func (g guard) messageChain(s site) *Chain {
 	}
 	_, reply := s.echoTypes()
 	add("", s.icmpType(reply, reply), s.key(s.addr(false), protocolField(), s.echoID()).in("served"+s.digit()), accept())
-	add("", l4(s.icmp(), ""), s.key(s.addr(false), s.typeField()).in(egress+"_icmp"), accept())
+	then(s.typesICMP(g.spec, policy.Egress, false), accept(), add)
 	// A later fragment has no type to look at.
-	if g.spec.judges(policy.Ingress) {
-		add("", s.laterFragment(), peer.in("peers"+s.digit()), accept())
-		add("", s.laterFragment(), peer.in("peernets"+s.digit()), accept())
-	} else {
-		add("", s.laterFragment(), accept())
-	}
-	add("", peer.in(egress+"_any"), accept())
-	add("", s.key(s.addr(false), protocolField(), port(false, "th")).in(egress+"_nets"), accept())
+	s.laterFragments(g.spec, false, add)
+	then(s.wideICMP(g.spec, policy.Egress, false), accept(), add)
 	add("", goTo("raw"))
 	return c
 }
@@ -84,22 +71,23 @@ func (g guard) askedChain(s site) *Chain {
 func (g guard) askedRules(s site, exact clause) *Chain {
 	c := &Chain{Name: "served" + s.digit(), records: true}
 	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
-	peer := s.key(s.addr(true))
 	asks := s.key(s.addr(true), protocolField(), port(false, "th"))
-	ingress := policy.Ingress.String() + s.digit()
-	if g.spec.judges(policy.Ingress) {
-		add("", asks.in(ingress), exact)
+	if g.spec.lists(policy.Ingress) {
+		add("", asks.in(policy.Ingress.String()+s.digit()), exact)
 	}
-	add("answers of servers", s.key(s.addr(true), protocolField(), port(true, "th")).in(policy.Egress.String()+s.digit()), accept())
+	if g.spec.lists(policy.Egress) {
+		add("answers of servers", s.key(s.addr(true), protocolField(), port(true, "th")).in(policy.Egress.String()+s.digit()), accept())
+	}
 	request, _ := s.echoTypes()
-	add("", s.icmpType(request, request), s.key(s.addr(true), protocolField(), s.echoID()).refresh("served"+s.digit(), 0), accept())
-	remember := "remember" + s.digit()
-	if !g.spec.judges(policy.Ingress) {
-		add("", goTo(remember))
-		return c
+	echo := append([]clause{s.icmpType(request, request)}, s.undeniedICMP(g.spec, policy.Ingress, true)...)
+	add("", append(echo, s.key(s.addr(true), protocolField(), s.echoID()).refresh("served"+s.digit(), 0), accept())...)
+	if !g.spec.lists(policy.Egress) {
+		// Whoever may be asked on that port anyway needs not to have asked.
+		for _, r := range s.wide(g.spec, policy.Egress, true, true) {
+			add("answers of servers", append(append([]clause{l4(identity.UDP, "")}, r...), accept())...)
+		}
 	}
-	add("", peer.in(ingress+"_any"), goTo(remember))
-	add("", asks.in(ingress+"_nets"), goTo(remember))
+	then(s.wide(g.spec, policy.Ingress, true, false), goTo("remember"+s.digit()), add)
 	return c
 }
 
@@ -107,7 +95,7 @@ func (g guard) rememberChain(s site) *Chain {
 	c := &Chain{Name: "remember" + s.digit(), records: true}
 	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
 	key := func(proto string) key { return s.key(s.addr(true), protocolField(), port(false, proto)) }
-	s.rememberTCP(add, key("tcp"))
+	s.rememberTCP(g.spec, add, key("tcp"))
 	add("", l4(identity.UDP, ""), key("udp").refresh("served"+s.digit(), 0))
 	add("", l4(identity.SCTP, ""), key("sctp").refresh("served"+s.digit(), servedTime))
 	return c

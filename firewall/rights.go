@@ -14,7 +14,13 @@ type rights struct {
 }
 
 type sideRights struct {
-	open   bool
+	open bool
+	named
+	denied named
+}
+
+// named is what a list of entries names.
+type named struct {
 	exact  map[right]bool
 	every  map[netip.Addr]bool
 	blocks []policy.Entry
@@ -38,31 +44,42 @@ func newRights(spec Spec) rights {
 }
 
 func newSideRights(side policy.Side) sideRights {
-	s := sideRights{open: !side.Isolated, exact: map[right]bool{}, every: map[netip.Addr]bool{}}
-	for _, e := range side.Entries {
-		switch {
-		case e.Exact() && e.Protocol == identity.AnyProtocol:
-			s.every[e.Peer.Addr()] = true
-		case e.Exact():
-			s.exact[right{e.Peer.Addr(), e.Protocol, e.Port}] = true
-		default:
-			s.blocks = append(s.blocks, e)
-		}
-	}
-	return s
+	return sideRights{!side.Isolated, newNamed(side.Entries), newNamed(side.Denied)}
 }
 
-// allow says whether the side lets the connection be: it is open, or an entry names it.
-func (s sideRights) allow(r right) bool { return s.open || s.names(r) }
+func newNamed(entries []policy.Entry) named {
+	n := named{map[right]bool{}, map[netip.Addr]bool{}, nil}
+	for _, e := range entries {
+		switch {
+		case e.Exact() && e.Protocol == identity.AnyProtocol:
+			n.every[e.Peer.Addr()] = true
+		case e.Exact():
+			n.exact[right{e.Peer.Addr(), e.Protocol, e.Port}] = true
+		default:
+			n.blocks = append(n.blocks, e)
+		}
+	}
+	return n
+}
 
-func (s sideRights) names(r right) bool { return s.exact[r] || s.wide(r) }
+// allow says whether the side lets the connection be: it is open or an entry names it, and nothing
+// denies it.
+func (s sideRights) allow(r right) bool { return (s.open || s.names(r)) && !s.denied.names(r) }
+
+// lists says whether the side is not open and allows it all the same.
+func (s sideRights) lists(r right) bool { return !s.open && s.allow(r) }
+
+// unnamed says whether the side allows it by a right that names no port.
+func (s sideRights) unnamed(r right) bool { return (s.open || s.wide(r)) && !s.denied.names(r) }
+
+func (n named) names(r right) bool { return n.exact[r] || n.wide(r) }
 
 // wide is names without the exact entries.
-func (s sideRights) wide(r right) bool {
-	if s.every[r.peer] {
+func (n named) wide(r right) bool {
+	if n.every[r.peer] {
 		return true
 	}
-	for _, e := range s.blocks {
+	for _, e := range n.blocks {
 		if !e.Peer.Contains(r.peer) {
 			continue
 		}
@@ -79,12 +96,11 @@ func (r rights) allowSocket(s tcpSocket, listening bool) bool {
 	if peer.IsLoopback() || peer == s.local.Addr() || r.own[peer] {
 		return true
 	}
-	asked := r.egress.names(right{peer, identity.TCP, s.remote.Port()})
-	answered := r.ingress.names(right{peer, identity.TCP, s.local.Port()})
+	ask, answer := right{peer, identity.TCP, s.remote.Port()}, right{peer, identity.TCP, s.local.Port()}
 	if listening {
-		return r.ingress.open || answered || !r.egress.open && asked
+		return r.ingress.allow(answer) || r.egress.lists(ask)
 	}
-	return r.egress.open || asked || !r.ingress.open && answered
+	return r.egress.allow(ask) || r.ingress.lists(answer)
 }
 
 // allowServed judges what a set of what may be answered remembers: peer, protocol, own port. For

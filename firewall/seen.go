@@ -1,6 +1,9 @@
 package firewall
 
-import "github.com/bulkhead-firewall/bulkhead/identity"
+import (
+	"github.com/bulkhead-firewall/bulkhead/identity"
+	"github.com/bulkhead-firewall/bulkhead/policy"
+)
 
 // seenChain remembers births and datagrams that are let through, and logs each (peer, protocol,
 // port) when it is new.
@@ -65,8 +68,10 @@ func (w ways) pingChain() *Chain {
 func (w ways) wideChain() *Chain {
 	c := &Chain{Name: w.name("_wide")}
 	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
-	add("answers of servers", tcpLater(), w.answers("tcp").in(w.opposite().set("")), accept())
-	w.rememberTCP(add, w.asks("tcp"))
+	if w.opposite().lists() {
+		add("answers of servers", tcpLater(), w.answers("tcp").in(w.opposite().set("")), accept())
+	}
+	w.rememberTCP(w.spec, add, w.asks("tcp"))
 	add("", tcpLater(), accept())
 	add("", l4(identity.SCTP, ""), w.asks("sctp").refresh("served"+w.digit(), servedTime))
 	add("", sctpLater("meta l4proto sctp @th,96,8 != 0x1"), accept())
@@ -75,9 +80,14 @@ func (w ways) wideChain() *Chain {
 }
 
 // rememberTCP keeps a birth for a short while and whatever follows it for long, so that scans do not
-// fill the set.
-func (s site) rememberTCP(add func(string, ...clause), k key) {
+// fill the set. Where egress denies something only a birth begins it: what a server sends on a
+// connection that lost its right is no question.
+func (s site) rememberTCP(spec Spec, add func(string, ...clause), k key) {
 	served := "served" + s.digit()
 	add("", tcpBirth(), k.addTo(served, synTime))
+	if spec.denies(policy.Egress, s.v6) != 0 {
+		add("", tcpLater(), k.in(served), k.refresh(served, servedTime))
+		return
+	}
 	add("", tcpLater(), k.refresh(served, servedTime))
 }

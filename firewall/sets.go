@@ -124,31 +124,6 @@ func typeBox(e policy.Entry) box {
 	return b
 }
 
-// sortPeers collects the addresses of both sides.
-func sortPeers(sides policy.Sides, s site) peerSets {
-	var single, ends packing
-	var blocks []span
-	for _, list := range [][]policy.Entry{sides.Egress.Entries, sides.Ingress.Entries} {
-		for _, e := range list {
-			switch {
-			case e.Peer.Addr().Is6() != s.v6 || !e.Peer.IsValid():
-			case e.Peer.IsSingleIP():
-				single.addr(e.Peer.Addr())
-				single.done()
-			default:
-				blocks = append(blocks, span{e.Peer.Masked().Addr(), lastOf(e.Peer)})
-			}
-		}
-	}
-	for _, b := range union(blocks) {
-		ends.addr(b.lo)
-		ends.done()
-		ends.addr(b.hi)
-		ends.done()
-	}
-	return peerSets{single.keys(false), ends.keys(true)}
-}
-
 // Timeouts of what the sets remember.
 const (
 	seenTime   = SeenTimeout * time.Second
@@ -177,29 +152,25 @@ func (s site) icmpKey() Key {
 	return Key{IPv4Addr, ICMPType}
 }
 
-// judged gives the static sets of a family: those of both sides and of the peers. A nil side keeps
-// its sets, empty.
-func (s site) judged(sides policy.Sides) []*Set {
+// judged gives the static sets of a family: what both sides allow and deny, and the peers.
+func (s site) judged(spec Spec, sides policy.Sides) []*Set {
 	var out []*Set
 	for _, side := range []struct {
-		dir     policy.Direction
-		entries []policy.Entry
-	}{{policy.Egress, sides.Egress.Entries}, {policy.Ingress, sides.Ingress.Entries}} {
+		dir policy.Direction
+		policy.Side
+	}{{policy.Egress, sides.Egress}, {policy.Ingress, sides.Ingress}} {
 		n := side.dir.String() + s.digit()
-		e := sortSide(side.entries, s)
+		e := sortSide(side.Entries, s)
 		out = append(out,
 			&Set{Name: n, Key: s.flowKey(), Elements: e.exact},
 			&Set{Name: n + "_any", Key: Key{s.addrPart()}, Elements: e.every, Comment: "every protocol and port"},
 			&Set{Name: n + "_nets", Key: s.flowKey(), Interval: true, Elements: e.nets},
 			&Set{Name: n + "_icmp", Key: s.icmpKey(), Interval: true, Elements: e.icmp})
+		if has := spec.denies(side.dir, s.v6); has != 0 {
+			out = append(out, s.denied(side.dir, has, side.Denied)...)
+		}
 	}
-	p := peerSets{}
-	if sides.Egress.Isolated && sides.Ingress.Isolated {
-		p = sortPeers(sides, s)
-	}
-	return append(out,
-		&Set{Name: "peers" + s.digit(), Key: Key{s.addrPart()}, Elements: p.peers, Comment: "for later fragments"},
-		&Set{Name: "peernets" + s.digit(), Key: Key{s.addrPart()}, Interval: true, Elements: p.nets, Comment: "for later fragments"})
+	return append(out, s.fragmentSets(spec, sides)...)
 }
 
 // served remembers (peer, protocol, own port) of what came in, for the answers to it.
