@@ -7,6 +7,16 @@ import (
 
 // didYouMean gives `; did you mean "podSelector"?` where one of the known words is near.
 func didYouMean(word string, known []string) string {
+	best := Nearest(word, known)
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", best)
+}
+
+// Nearest gives the known word that a mistyped one most likely stands for, or "". Capitals do not
+// count.
+func Nearest(word string, known []string) string {
 	best, distance := "", 4
 	for _, k := range known {
 		d := editDistance(strings.ToLower(word), strings.ToLower(k))
@@ -14,10 +24,7 @@ func didYouMean(word string, known []string) string {
 			best, distance = k, d
 		}
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %q?", best)
+	return best
 }
 
 // editDistance counts letters put in, left out, changed, or swapped with their neighbour (optimal
