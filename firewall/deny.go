@@ -86,10 +86,10 @@ func (s site) denied(d policy.Direction, has denies, list []policy.Entry) []*Set
 }
 
 // undenied are clauses that match what a direction denies nothing of. fromPeer says that the packets
-// come from the peer, answers that they go from server to client.
-func (s site) undenied(spec Spec, d policy.Direction, fromPeer, answers bool) []clause {
+// come from the peer, answers that they go from server to client; proto is as of port.
+func (s site) undenied(spec Spec, d policy.Direction, fromPeer, answers bool, proto string) []clause {
 	has, n := spec.denies(d, s.v6), d.String()+s.digit()
-	pair := s.key(s.addr(fromPeer), protocolField(), port(answers, "th"))
+	pair := s.key(s.addr(fromPeer), protocolField(), port(answers, proto))
 	var out []clause
 	if has&deniesPort != 0 {
 		out = append(out, pair.notIn(n+denySuffix))
@@ -107,21 +107,22 @@ func (s site) undenied(spec Spec, d policy.Direction, fromPeer, answers bool) []
 func (s site) undeniedICMP(spec Spec, d policy.Direction, fromPeer bool) []clause {
 	has, n := spec.denies(d, s.v6), d.String()+s.digit()
 	var out []clause
-	if has&deniesTypes != 0 {
-		out = append(out, l4(s.icmp(), ""), s.key(s.addr(fromPeer), s.typeField()).notIn(n+denyTypeSuffix))
+	if has&deniesNets != 0 {
+		out = append(out, s.key(s.addr(fromPeer), protocolField(), port(false, "th")).notIn(n+denyNetsSuffix))
 	}
 	if has&deniesPeer != 0 {
 		out = append(out, s.key(s.addr(fromPeer)).notIn(n+denyPeerSuffix))
 	}
-	if has&deniesNets != 0 {
-		out = append(out, s.key(s.addr(fromPeer), protocolField(), port(false, "th")).notIn(n+denyNetsSuffix))
+	// Last: nft has other names for the ports of what is known to be ICMP.
+	if has&deniesTypes != 0 {
+		out = append(out, l4(s.icmp(), ""), s.key(s.addr(fromPeer), s.typeField()).notIn(n+denyTypeSuffix))
 	}
 	return out
 }
 
 // wide are the rights of a direction that no exact key writes down, each as the clauses of one rule.
 func (s site) wide(spec Spec, d policy.Direction, fromPeer, answers bool) [][]clause {
-	undenied := s.undenied(spec, d, fromPeer, answers)
+	undenied := s.undenied(spec, d, fromPeer, answers, "th")
 	if !spec.lists(d) {
 		return [][]clause{undenied}
 	}
@@ -151,7 +152,7 @@ func (s site) typesICMP(spec Spec, d policy.Direction, fromPeer bool) [][]clause
 		return nil
 	}
 	in := s.key(s.addr(fromPeer), s.typeField()).in(d.String() + s.digit() + "_icmp")
-	return [][]clause{append([]clause{l4(s.icmp(), ""), in}, s.undeniedICMP(spec, d, fromPeer)...)}
+	return [][]clause{append(s.undeniedICMP(spec, d, fromPeer), l4(s.icmp(), ""), in)}
 }
 
 // then ends each of the rules with the same clause.

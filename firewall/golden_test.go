@@ -63,6 +63,22 @@ func openEgress(s policy.Sides) policy.Sides {
 	return s
 }
 
+// shopDenied is what shopSides must not let through, some of it inside of what it does.
+func shopDenied(s policy.Sides) policy.Sides {
+	s.Egress.Denied = []policy.Entry{
+		testEntry("169.254.169.254", identity.AnyProtocol, 0, 0),
+		testEntry("10.1.0.8", identity.TCP, 22, 22),
+		testEntry("203.0.113.64/26", identity.TCP, 443, 443),
+		testEntry("fd00:1::53", identity.AnyProtocol, 0, 0),
+	}
+	s.Ingress.Denied = []policy.Entry{
+		testEntry("10.1.0.0/28", identity.AnyProtocol, 0, 0),
+		testEntry("10.1.0.7", identity.TCP, 8080, 8080),
+		testEntry("fd00:1::7", identity.ICMPv6, 128, 128),
+	}
+	return s
+}
+
 // goldens are the specs whose rulesets are written down, two files each: the namespace and the guard.
 var goldens = []struct {
 	name string
@@ -75,6 +91,11 @@ var goldens = []struct {
 	{"enforce-open-ingress", Spec{policy.Enforce, openIngress(shopSides()), []Interface{shopInterface("host0")}}},
 	{"enforce-open-ingress-unguarded", Spec{policy.Enforce, openIngress(shopSides()), []Interface{shopInterface("")}}},
 	{"enforce-open-egress", Spec{policy.Enforce, openEgress(shopSides()), []Interface{shopInterface("host0")}}},
+	{"deny", Spec{policy.Enforce, shopDenied(shopSides()), []Interface{shopInterface("host0")}}},
+	{"deny-unguarded", Spec{policy.Enforce, shopDenied(shopSides()), []Interface{shopInterface("")}}},
+	{"deny-open", Spec{policy.Enforce, shopDenied(policy.Sides{}), []Interface{shopInterface("host0")}}},
+	{"deny-open-unguarded", Spec{policy.Enforce, shopDenied(policy.Sides{}), []Interface{shopInterface("")}}},
+	{"deny-open-alert", Spec{policy.AlertMode, shopDenied(policy.Sides{}), []Interface{shopInterface("host0")}}},
 }
 
 func goldenFile(name string, t *Table) string {

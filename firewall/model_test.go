@@ -82,11 +82,12 @@ func TestNestedBlocksGrowLinearly(t *testing.T) {
 // randomSpec is a spec of a small world, in which specs have much in common.
 func randomSpec(rnd *rand.Rand, host string) Spec {
 	side := func() policy.Side {
-		if rnd.IntN(4) == 0 {
-			return policy.Side{}
-		}
-		s := policy.Side{Isolated: true}
-		for range rnd.IntN(12) {
+		s := policy.Side{Isolated: rnd.IntN(4) != 0}
+		for n := range 2 * rnd.IntN(12) {
+			denied := n%2 == 1
+			if !denied && !s.Isolated || denied && rnd.IntN(3) == 0 {
+				continue
+			}
 			peer := fmt.Sprintf("10.0.%d.%d/%d", rnd.IntN(2), rnd.IntN(8), []int{32, 32, 30, 24}[rnd.IntN(4)])
 			if rnd.IntN(3) == 0 {
 				peer = fmt.Sprintf("fd00::%x/%d", rnd.IntN(8), []int{128, 126, 64}[rnd.IntN(3)])
@@ -101,7 +102,12 @@ func randomSpec(rnd *rand.Rand, host string) Spec {
 				from, to = 0, 65535
 			}
 			p := netip.MustParsePrefix(peer).Masked()
-			s.Entries = append(s.Entries, policy.Entry{Peer: p, Protocol: proto, Port: from, EndPort: to})
+			e := policy.Entry{Peer: p, Protocol: proto, Port: from, EndPort: to}
+			if denied {
+				s.Denied = append(s.Denied, e)
+			} else {
+				s.Entries = append(s.Entries, e)
+			}
 		}
 		return s
 	}

@@ -79,13 +79,16 @@ func (g guard) askedRules(s site, exact clause) *Chain {
 		add("answers of servers", s.key(s.addr(true), protocolField(), port(true, "th")).in(policy.Egress.String()+s.digit()), accept())
 	}
 	request, _ := s.echoTypes()
-	echo := append([]clause{s.icmpType(request, request)}, s.undeniedICMP(g.spec, policy.Ingress, true)...)
+	echo := append(s.undeniedICMP(g.spec, policy.Ingress, true), s.icmpType(request, request))
 	add("", append(echo, s.key(s.addr(true), protocolField(), s.echoID()).refresh("served"+s.digit(), 0), accept())...)
 	if !g.spec.lists(policy.Egress) {
-		// Whoever may be asked on that port anyway needs not to have asked.
-		for _, r := range s.wide(g.spec, policy.Egress, true, true) {
-			add("answers of servers", append(append([]clause{l4(identity.UDP, "")}, r...), accept())...)
+		// Who may be asked on that port anyway need not have asked.
+		dgram := l4(identity.UDP, "")
+		if g.spec.denies(policy.Egress, s.v6)&(deniesPort|deniesNets) == 0 {
+			dgram = isL4(identity.UDP) // no port follows that says so
 		}
+		r := append([]clause{dgram}, s.undenied(g.spec, policy.Egress, true, true, "udp")...)
+		add("answers of servers", append(r, accept())...)
 	}
 	then(s.wide(g.spec, policy.Ingress, true, false), goTo("remember"+s.digit()), add)
 	return c

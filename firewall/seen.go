@@ -11,7 +11,12 @@ func (w ways) seenChain() *Chain {
 	c := &Chain{Name: w.name("_seen")}
 	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
 	w.firstSight(add, w.asks("tcp"), tcp())
-	add("", udp(), w.answers("udp").notIn(w.opposite().seen()), goTo(w.name("_udp")))
+	question := []clause{udp(), w.answers("udp").notIn(w.opposite().seen())}
+	if w.opposite().judges() && !w.opposite().enforces() && !w.lists() {
+		// What was alerted is in another set, and answered all the same.
+		question = append(question, w.answers("udp").notIn(w.opposite().denied()))
+	}
+	add("", append(question, goTo(w.name("_udp")))...)
 	add("answers are no births", isL4(identity.UDP), accept())
 	add("", isL4(w.icmp()), goTo(w.name("_ping")))
 	add("", sctpLater("meta l4proto sctp @th,96,8 != 0x1"), accept())
