@@ -97,6 +97,7 @@ type Book struct {
 	head    Head
 	entries [buckets][]Entry // sorted by key
 	hashes  [buckets]Hash
+	bytes   int      // of keys and values
 	recent  []change // of the owner only: the last changes, oldest first
 }
 
@@ -158,11 +159,14 @@ func (b *Book) put(key string, value []byte) bool {
 	case value == nil && !had, value != nil && had && bytes.Equal((*list)[i].Value, value):
 		return false
 	case value == nil:
+		b.bytes -= len(key) + len((*list)[i].Value)
 		*list = slices.Delete(*list, i, i+1)
 		b.head.Count--
 	case had:
+		b.bytes += len(value) - len((*list)[i].Value)
 		(*list)[i].Value = value
 	default:
+		b.bytes += len(key) + len(value)
 		*list = slices.Insert(*list, i, Entry{Key: key, Value: value})
 		b.head.Count++
 	}

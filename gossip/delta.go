@@ -103,6 +103,9 @@ func (b *Book) replace(c *Contents, key ed25519.PublicKey) ([]Entry, error) {
 	for i := range next.entries {
 		if fresh.has(i) {
 			next.head.Count -= uint32(len(next.entries[i]))
+			for _, e := range next.entries[i] {
+				next.bytes -= len(e.Key) + len(e.Value)
+			}
 			next.entries[i] = nil
 		}
 	}
@@ -129,7 +132,7 @@ func touchedBy(entries []Entry) (s bucketSet) {
 
 // copyFor shares all buckets but those that will be written to.
 func (b *Book) copyFor(write bucketSet) *Book {
-	next := &Book{head: b.head, entries: b.entries, hashes: b.hashes}
+	next := &Book{head: b.head, entries: b.entries, hashes: b.hashes, bytes: b.bytes}
 	for i := range next.entries {
 		if write.has(i) {
 			next.entries[i] = slices.Clone(next.entries[i])

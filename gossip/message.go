@@ -78,12 +78,13 @@ type wantBook struct {
 
 // Limits of what is taken from the network.
 const (
-	maxName       = 253      // of a node (RFC 1123)
-	maxKey        = 512      // of an entry or record
-	maxValue      = 64 << 10 // of an entry
-	maxRecord     = 4 << 20  // of a record's value
-	maxBook       = 100_000  // entries of one book
-	maxMessage    = 32 << 20
+	maxName       = 253       // of a node (RFC 1123)
+	maxKey        = 512       // of an entry or record
+	maxValue      = 64 << 10  // of an entry
+	maxRecord     = 4 << 20   // of a record's value
+	maxBook       = 100_000   // entries of one book
+	maxBookBytes  = 12 << 20  // keys and values of one book: it must fit into a message
+	maxMessage    = 16 << 20  // memberlist takes 20 MiB of one stream
 	recordsAtOnce = 256 << 10 // bytes of records in one message
 )
 

@@ -165,7 +165,7 @@ func (w *world) act() {
 		}
 		w.pinAll()
 	case x < 93: // back with nothing: its endpoints are found anew
-		m.lost = m.state.clock.next()
+		m.lost = max(m.lost, m.state.clock.next())
 		w.start(m)
 		w.pinAll()
 		for _, k := range slices.Sorted(maps.Keys(m.owned)) {

@@ -79,7 +79,7 @@ func (s *State) onDelta(d *Delta, raw []byte) ([][]byte, error) {
 		s.outbox(bookName(&d.Head), slices.Clone(raw))
 	}
 	if errors.Is(err, ErrGap) {
-		return s.fetch(heads{Books: []bookHead{{Owner: d.Head.Owner, Kind: d.Head.Kind, Version: d.Head.Version}}}), nil
+		return s.onNews(&heads{Books: []bookHead{{Owner: d.Head.Owner, Kind: d.Head.Kind, Version: d.Head.Version}}})
 	}
 	return nil, err
 }

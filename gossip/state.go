@@ -72,8 +72,9 @@ func (s *State) Write(kind Kind, entries ...Entry) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.books[bookID{s.self, kind}]
-	if b.Len()+len(entries) > maxBook {
-		return false, fmt.Errorf("gossip: write %s: %d entries and %d more, at most %d", kind, b.Len(), len(entries), maxBook)
+	if more := sizeOf(entries); b.Len()+len(entries) > maxBook || b.bytes+more > maxBookBytes {
+		return false, fmt.Errorf("gossip: write %s: %d entries (%d KiB) and %d more (%d KiB): at most %d entries and %d KiB",
+			kind, b.Len(), b.bytes>>10, len(entries), more>>10, maxBook, maxBookBytes>>10)
 	}
 	s.toggleBook(b)
 	written := b.write(entries, s.key)
@@ -82,6 +83,13 @@ func (s *State) Write(kind Kind, entries ...Entry) (bool, error) {
 		s.announceBook(b)
 	}
 	return written, nil
+}
+
+func sizeOf(entries []Entry) (n int) {
+	for i := range entries {
+		n += len(entries[i].Key) + len(entries[i].Value)
+	}
+	return n
 }
 
 // Set writes to a register of the cluster; a nil value deletes. Errors: too large, no room.
@@ -97,6 +105,23 @@ func (s *State) Set(class, key string, value []byte) (Record, error) {
 	}
 	s.announceRecord(&rec)
 	return rec, nil
+}
+
+// clear deletes all entries of this node's own book.
+func (s *State) clear(kind Kind) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.books[bookID{s.self, kind}]
+	gone := b.Entries()
+	for i := range gone {
+		gone[i].Value = nil
+	}
+	s.toggleBook(b)
+	written := b.write(gone, s.key)
+	s.toggleBook(b)
+	if written {
+		s.announceBook(b)
+	}
 }
 
 // Entries lists a node's book, by key. They must not be written to.

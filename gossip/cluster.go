@@ -1,0 +1,246 @@
+package gossip
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// Config of a Cluster.
+type Config struct {
+	Node      string             // this node's name, the only one of it in the cluster
+	Label     string             // the cluster's name: nodes of another one are not heard
+	Key       ed25519.PrivateKey // this node's own: see [StateConfig]
+	Keyring   [][]byte           // AES keys of 16, 24 or 32 bytes; the first encrypts, all decrypt; none: in the clear
+	Bind      netip.AddrPort     // UDP and TCP
+	Advertise netip.AddrPort     // where others reach it; invalid: Bind's, or the address of the default route
+	Seeds     []string           // whom to join: "host", "host:port" (every address of a name), "file:PATH" with one a line
+	Version   string             // of the program
+	Stored    []byte             // what State.Snapshot gave before the restart; nil: nothing
+	Log       *slog.Logger
+	Now       func() time.Time     // nil: time.Now
+	Transport memberlist.Transport // nil: UDP and TCP on Bind
+}
+
+// How fast it spreads: see docs/performance.md for what that costs.
+const (
+	gossipInterval   = 50 * time.Millisecond
+	gossipFanout     = 3
+	retransmits      = 4 // times log10 of the cluster's size
+	exchangeInterval = 4 * time.Second
+	deadForgotten    = 72 * time.Hour // a dead node's books and key are kept for its return
+)
+
+// Cluster is this node's membership.
+type Cluster struct {
+	State *State
+
+	config Config
+	log    *slog.Logger
+	list   *memberlist.Memberlist
+	queue  *memberlist.TransmitLimitedQueue
+
+	inbox   chan frame
+	outbox  chan outgoing
+	counts  Counts
+	mu      sync.Mutex
+	nodes   map[string]*known
+	leaving atomic.Bool
+	alive   atomic.Int64 // members, this node too; read under memberlist's locks
+
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+}
+
+// Counts of what went wrong on the way.
+type Counts struct {
+	Refused  atomic.Uint64 // messages that were not as they must be
+	Overflow atomic.Uint64 // messages that came faster than they were taken
+	Unsent   atomic.Uint64 // replies that could not be delivered
+}
+
+type outgoing struct {
+	to      string
+	message []byte
+}
+
+// Bounds of what waits. A lost message is found by the next exchange.
+const (
+	maxInbox  = 4096
+	maxOutbox = 1024
+	senders   = 4
+)
+
+// Join starts this node's membership: at once on its own, then with whom it finds, for as long as ctx
+// lives. Errors: the configuration, an address that cannot be bound, stored state that is malformed
+// (the membership is then not started).
+func Join(ctx context.Context, c Config) (*Cluster, error) {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	g := &Cluster{config: c, log: c.Log, inbox: make(chan frame, maxInbox), outbox: make(chan outgoing, maxOutbox), nodes: map[string]*known{}}
+	g.queue = &memberlist.TransmitLimitedQueue{NumNodes: func() int { return int(g.alive.Load()) }, RetransmitMult: retransmits}
+	g.State = NewState(StateConfig{Node: c.Node, Key: c.Key, Now: c.Now, Broadcast: g.broadcast})
+	if c.Stored != nil {
+		if err := g.State.Restore(c.Stored); errors.Is(err, errMalformed) {
+			return nil, err
+		} else if err != nil {
+			c.Log.Warn("part of the stored cluster state is not usable and will be fetched again", "err", err)
+		}
+	}
+	conf, err := g.memberlistConfig()
+	if err != nil {
+		return nil, fmt.Errorf("gossip: join: %w", err)
+	}
+	list, err := memberlist.Create(conf)
+	if err != nil {
+		return nil, fmt.Errorf("gossip: join: listen on %s: %w", c.Bind, err)
+	}
+	g.list = list
+	ctx, g.cancel = context.WithCancel(ctx)
+	for range senders {
+		g.run(ctx, g.send)
+	}
+	g.run(ctx, g.take)
+	g.run(ctx, g.exchange)
+	g.run(ctx, g.seek)
+	return g, nil
+}
+
+// run starts a task that Close waits for.
+func (g *Cluster) run(ctx context.Context, task func(context.Context)) {
+	g.tasks.Add(1)
+	go func() {
+		defer g.tasks.Done()
+		task(ctx)
+	}()
+}
+
+func (g *Cluster) memberlistConfig() (*memberlist.Config, error) {
+	c := memberlist.DefaultLANConfig()
+	c.Name, c.Label = g.config.Node, g.config.Label
+	c.BindAddr, c.BindPort = g.config.Bind.Addr().String(), int(g.config.Bind.Port())
+	c.AdvertisePort = c.BindPort
+	if a := g.config.Advertise; a.IsValid() {
+		c.AdvertiseAddr, c.AdvertisePort = a.Addr().String(), int(a.Port())
+	}
+	c.GossipInterval, c.GossipNodes, c.RetransmitMult = gossipInterval, gossipFanout, retransmits
+	c.DelegateProtocolMin, c.DelegateProtocolMax, c.DelegateProtocolVersion = protocolMin, protocolMax, protocolMax
+	c.DeadNodeReclaimTime = 30 * time.Second // a node may come back at another address; its key must be the same
+	c.Delegate, c.Events, c.Alive, c.Conflict = g, g, g, g
+	c.Transport = g.config.Transport
+	c.Logger = slog.NewLogLogger(g.log.Handler(), slog.LevelDebug)
+	if len(g.config.Keyring) > 0 {
+		ring, err := memberlist.NewKeyring(g.config.Keyring, g.config.Keyring[0])
+		if err != nil {
+			return nil, fmt.Errorf("key: %w; want 16, 24 or 32 bytes", err)
+		}
+		c.Keyring = ring
+	}
+	return c, nil
+}
+
+// Leave tells the others that this node goes, and ends. Its endpoints are gone for them at once.
+func (g *Cluster) Leave(ctx context.Context) error {
+	wait := time.Second
+	if end, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(end))
+	}
+	g.leaving.Store(true)
+	g.State.clear(Endpoints)
+	err := errors.Join(g.list.UpdateNode(wait), g.list.Leave(wait))
+	return errors.Join(err, g.Close())
+}
+
+// Close ends without a word: the others find it dead, and keep its endpoints for a time.
+func (g *Cluster) Close() error {
+	g.cancel()
+	err := g.list.Shutdown()
+	g.tasks.Wait()
+	return err
+}
+
+// broadcast queues a message for all nodes.
+func (g *Cluster) broadcast(name string, message []byte) {
+	g.queue.QueueBroadcast(&broadcast{name, g.frame(message)})
+}
+
+type broadcast struct {
+	name    string
+	message []byte
+}
+
+func (b *broadcast) Name() string                          { return b.name }
+func (b *broadcast) Message() []byte                       { return b.message }
+func (b *broadcast) Finished()                             {}
+func (b *broadcast) Invalidates(memberlist.Broadcast) bool { return false } // the name does
+
+// take handles what came in, one after the other.
+func (g *Cluster) take(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case f := <-g.inbox:
+			g.heard(f.from)
+			replies, err := g.State.Receive(f.from, f.message)
+			if err != nil {
+				g.counts.Refused.Add(1)
+				g.log.Warn("refused a message of the cluster", "err", err)
+			}
+			for _, r := range replies {
+				select {
+				case g.outbox <- outgoing{f.from, r}:
+				default:
+					g.counts.Unsent.Add(1)
+				}
+			}
+		}
+	}
+}
+
+// send delivers replies, over TCP.
+func (g *Cluster) send(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case o := <-g.outbox:
+			node := g.member(o.to)
+			if node == nil {
+				g.counts.Unsent.Add(1)
+				continue
+			}
+			if err := g.list.SendReliable(node, g.frame(o.message)); err != nil {
+				g.counts.Unsent.Add(1)
+				g.log.Debug("a reply was not delivered", "node", o.to, "err", err)
+			}
+		}
+	}
+}
+
+// exchange asks a random member now and then whether it holds the same.
+func (g *Cluster) exchange(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(exchangeInterval/2 + rand.N(exchangeInterval)):
+		}
+		g.reap()
+		if node := g.anyone(); node != nil {
+			if err := g.list.SendBestEffort(node, g.frame(g.State.Summary())); err != nil {
+				g.log.Debug("a summary was not sent", "node", node.Name, "err", err)
+			}
+		}
+	}
+}

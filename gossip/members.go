@@ -1,0 +1,151 @@
+package gossip
+
+import (
+	"cmp"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// Status of a member.
+type Status string
+
+const (
+	Alive Status = "alive"
+	Dead  Status = "dead" // not heard; its endpoints are kept for a time
+	Left  Status = "left" // said goodbye
+)
+
+// Member is what is known of a node.
+type Member struct {
+	Node    string         `json:"node"`
+	Address netip.AddrPort `json:"address"`
+	Status  Status         `json:"status"`
+	Since   time.Time      `json:"since"` // of the status
+	Heard   time.Time      `json:"heard"` // of its last message; zero: none yet
+	Program string         `json:"program"`
+	State   Version        `json:"state"` // of its endpoints, as this node has them
+}
+
+type known struct {
+	node   *memberlist.Node
+	status Status
+	since  time.Time
+	heard  time.Time
+}
+
+// Members lists all nodes that are or lately were part of the cluster, by name, this one too.
+func (g *Cluster) Members() []Member {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var out []Member
+	for name, k := range g.nodes {
+		m := Member{Node: name, Status: k.status, Since: k.since, Heard: k.heard, State: g.State.Version(name, Endpoints)}
+		if a, ok := netip.AddrFromSlice(k.node.Addr); ok {
+			m.Address = netip.AddrPortFrom(a.Unmap(), k.node.Port)
+		}
+		if about, err := readMeta(k.node.Meta); err == nil {
+			m.Program = about.Version
+		}
+		out = append(out, m)
+	}
+	slices.SortFunc(out, func(a, b Member) int { return cmp.Compare(a.Node, b.Node) })
+	return out
+}
+
+// NotifyJoin is called by memberlist.
+func (g *Cluster) NotifyJoin(n *memberlist.Node) { g.note(n, Alive) }
+
+// NotifyUpdate is called by memberlist.
+func (g *Cluster) NotifyUpdate(n *memberlist.Node) { g.note(n, Alive) }
+
+// NotifyLeave is called by memberlist, for nodes that died too.
+func (g *Cluster) NotifyLeave(n *memberlist.Node) {
+	// memberlist does not tell who left from who died.
+	if m, err := readMeta(n.Meta); err == nil && m.Leaving {
+		g.note(n, Left)
+		g.State.Forget(n.Name)
+		return
+	}
+	g.note(n, Dead)
+}
+
+func (g *Cluster) note(n *memberlist.Node, s Status) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	copied := *n
+	k := g.nodes[n.Name]
+	if k == nil {
+		k = &known{}
+		g.nodes[n.Name] = k
+	}
+	if k.status != s {
+		k.status, k.since = s, g.config.Now()
+		g.log.Info("member", "node", n.Name, "is", s, "address", n.Address())
+	}
+	k.node = &copied
+	g.count()
+}
+
+// heard notes that a node sent something.
+func (g *Cluster) heard(node string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if k := g.nodes[node]; k != nil {
+		k.heard = g.config.Now()
+	}
+}
+
+// reap forgets nodes that are gone for good.
+func (g *Cluster) reap() {
+	g.State.Expire()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for name, k := range g.nodes {
+		gone := g.config.Now().Sub(k.since)
+		if k.status == Left && gone > time.Minute || k.status == Dead && gone > deadForgotten {
+			delete(g.nodes, name)
+			g.State.Forget(name)
+		}
+	}
+}
+
+// member gives a node to send to; nil: it is none.
+func (g *Cluster) member(node string) *memberlist.Node {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if k := g.nodes[node]; k != nil && k.status == Alive {
+		return k.node
+	}
+	return nil
+}
+
+// anyone gives a random other member; nil: there is none.
+func (g *Cluster) anyone() *memberlist.Node {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var chosen *memberlist.Node
+	n := 0
+	for name, k := range g.nodes {
+		if name != g.config.Node && k.status == Alive {
+			if n++; rand.IntN(n) == 0 {
+				chosen = k.node
+			}
+		}
+	}
+	return chosen
+}
+
+// count brings the number of living members up to date.
+func (g *Cluster) count() {
+	n := int64(1)
+	for name, k := range g.nodes {
+		if name != g.config.Node && k.status == Alive {
+			n++
+		}
+	}
+	g.alive.Store(n)
+}
