@@ -18,6 +18,8 @@ const (
 	Spoof     Kind = "spoof"      // a frame with a sender address or MAC that is not the workload's
 	RawSocket Kind = "raw-socket" // a frame that went round the namespace's rules and was stopped at the guard
 	Tamper    Kind = "tamper"     // somebody changed or tried to change what we hold in the kernel
+	Shadow    Kind = "shadow"     // a connection that passed, and that a shadow policy would deny
+	Expired   Kind = "expired"    // a rule of a policy ended by itself
 )
 
 // Severity orders alerts.

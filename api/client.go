@@ -94,7 +94,8 @@ func (c *Client) Policies(ctx context.Context) ([]Policy, error) {
 	return get[[]Policy](ctx, c, PathPolicies, nil)
 }
 
-// Apply puts policy files in force: all of them, or none and an Error with file:line:column.
+// Apply carries out a change of policies and modes: all of it, or nothing and an Error, for files with
+// file:line:column.
 func (c *Client) Apply(ctx context.Context, r ApplyRequest) (ApplyResult, error) {
 	return send[ApplyResult](ctx, c, http.MethodPost, PathPolicies, r)
 }
@@ -102,6 +103,28 @@ func (c *Client) Apply(ctx context.Context, r ApplyRequest) (ApplyResult, error)
 // Preview says what Apply would change of what was seen. Nothing is changed.
 func (c *Client) Preview(ctx context.Context, r ApplyRequest) (Preview, error) {
 	return send[Preview](ctx, c, http.MethodPost, PathPreview, r)
+}
+
+// History lists the generations of policies and modes, newest first; limit 0 gives all that are kept.
+func (c *Client) History(ctx context.Context, limit int) ([]Generation, error) {
+	return get[[]Generation](ctx, c, PathHistory, values("limit", number(limit)))
+}
+
+// Generation is one generation with all that it changed.
+func (c *Client) Generation(ctx context.Context, n uint64) (Generation, error) {
+	list, err := get[[]Generation](ctx, c, PathHistory, url.Values{"generation": {strconv.FormatUint(n, 10)}})
+	if err == nil && len(list) != 1 {
+		err = fmt.Errorf("generation %d: the daemon answered with %d generations", n, len(list))
+	}
+	if err != nil {
+		return Generation{}, err
+	}
+	return list[0], nil
+}
+
+// Confirm keeps a change that would be undone at its deadline.
+func (c *Client) Confirm(ctx context.Context, r ConfirmRequest) (Pending, error) {
+	return send[Pending](ctx, c, http.MethodPost, PathConfirm, r)
 }
 
 // DeletePolicy removes one policy that came through Apply.

@@ -19,6 +19,8 @@ const (
 	PathPolicies  = "/v1/policies"  // GET []Policy; POST ApplyRequest: ApplyResult; DELETE ?kind=&namespace=&name=
 	PathGenerate  = "/v1/generate"  // GET ?namespace=&service=&format=native|kubernetes: text/yaml
 	PathPreview   = "/v1/preview"   // POST ApplyRequest: Preview, nothing changes
+	PathHistory   = "/v1/history"   // GET []Generation, newest first; ?generation gives that one with all its changes, ?limit
+	PathConfirm   = "/v1/confirm"   // POST ConfirmRequest: Pending, what was confirmed
 	PathModes     = "/v1/modes"     // GET []ServiceMode; PUT ServiceMode (Service "*": all services and the default)
 	PathAlerts    = "/v1/alerts"    // GET []alert.Alert as JSON (raw here: the plugin must not link alert); ?follow, ?kind, ?limit
 	PathExplain   = "/v1/explain"   // POST ExplainRequest: Explanation
@@ -86,6 +88,10 @@ type Status struct {
 	Counters     Counters       `json:"counters"`
 	Warnings     []string       `json:"warnings,omitempty"`     // protection that is reduced, one sentence each
 	PolicyErrors []string       `json:"policyErrors,omitempty"` // files of the watched directory that are refused, with file:line:column
+	Generation   uint64         `json:"generation"`             // of policies and modes
+	Shadows      int            `json:"shadows,omitempty"`      // policies that are only judged beside what is in force
+	Pending      *Pending       `json:"pending,omitempty"`      // a change that waits for confirmation
+	Expiring     []string       `json:"expiring,omitempty"`     // rules that end within a week
 }
 
 // Counters are since the daemon's start.
@@ -173,61 +179,6 @@ type Edge struct {
 	Clients  []string  `json:"clients"` // workloads seen, "namespace/name", bounded
 	Servers  []string  `json:"servers"`
 	VIP      string    `json:"vip,omitempty"` // "10.96.0.7:80" where it was dialled through one
-}
-
-// Policy is one policy in force.
-type Policy struct {
-	Kind      string    `json:"kind"` // Policy or NetworkPolicy
-	Namespace string    `json:"namespace"`
-	Name      string    `json:"name"`
-	Source    string    `json:"source"`  // "api", or the file of the watched directory
-	Selects   []string  `json:"selects"` // services
-	Types     []string  `json:"types"`   // Ingress, Egress
-	Applied   time.Time `json:"applied"`
-	YAML      string    `json:"yaml"`
-}
-
-// File is one file's name, for messages, and its text.
-type File struct {
-	Name string `json:"name"`
-	Data string `json:"data"`
-}
-
-// ApplyRequest carries policy files. All of them are taken, or none.
-type ApplyRequest struct {
-	Files []File `json:"files"`
-	Prune bool   `json:"prune,omitempty"` // remove policies of source "api" that are not in Files
-	Mode  string `json:"mode,omitempty"`  // set the services that the files select to this mode, in the same step
-
-	// Services, with Mode, are what goes to that mode instead; "*" is all of them. Preview takes
-	// them without Files: which seen edges change their verdict with the mode alone.
-	Services []string `json:"services,omitempty"`
-}
-
-// ApplyResult says what changed.
-type ApplyResult struct {
-	Created    []string `json:"created"`
-	Changed    []string `json:"changed"`
-	Unchanged  []string `json:"unchanged"`
-	Removed    []string `json:"removed"`
-	Generation uint64   `json:"generation"`
-	Workloads  int      `json:"workloads"` // local workloads that hold the new generation
-	Warnings   []string `json:"warnings,omitempty"`
-}
-
-// Preview is what a change would do to what was seen.
-type Preview struct {
-	Created []string     `json:"created"`
-	Changed []string     `json:"changed"`
-	Removed []string     `json:"removed"`
-	Breaks  []PreviewRow `json:"breaks"` // seen edges that would be denied and are not now
-	Opens   []PreviewRow `json:"opens"`  // seen edges that would be allowed and are not now
-}
-
-// PreviewRow is one seen edge whose verdict changes.
-type PreviewRow struct {
-	Edge
-	Reason string `json:"reason"`
 }
 
 // ServiceMode is a service's mode.

@@ -28,7 +28,7 @@ func (d *Daemon) restoreState() error {
 	}
 	m := &modes{own: map[identity.Service]policy.Mode{}, standard: d.cfg.DefaultMode}
 	if standard != nil {
-		m.standard = *standard
+		m.standard, m.set = *standard, true
 	}
 	for name, mode := range own {
 		s, err := parseService(name)
@@ -45,6 +45,15 @@ func (d *Daemon) restoreState() error {
 	if err := d.restoreFolders(held); err != nil {
 		return err
 	}
+	if err := d.restorePending(); err != nil {
+		return err
+	}
+	evidence, err := d.store.Evidence()
+	if err != nil {
+		d.log.Error("evidence of shadows lost", "err", err)
+	}
+	d.shadows.restore(evidence)
+	d.shadows.follow(d.rules.Load())
 	edges, known, err := d.store.Learned()
 	if err != nil {
 		d.log.Error("learned edges lost", "err", err)
@@ -54,74 +63,128 @@ func (d *Daemon) restoreState() error {
 	return nil
 }
 
-func (d *Daemon) storedPolicies() (map[policy.Key]heldPolicy, error) {
+func (d *Daemon) storedPolicies() (map[slot]heldPolicy, error) {
 	stored, err := d.store.Policies()
 	if err != nil {
 		return nil, err
 	}
-	held := map[policy.Key]heldPolicy{}
-	for key, s := range stored {
-		list, err := policy.Parse(s.File, []byte(s.Text))
-		if err == nil && (len(list) != 1 || storeKey(list[0].Key()) != key) {
-			err = fmt.Errorf("holds %d policies, want one", len(list))
-		}
+	held := map[slot]heldPolicy{}
+	for key, p := range stored {
+		s, err := parseSlot(key)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", key, err)
+			return nil, err
 		}
-		list[0].Source = s.File
-		held[list[0].Key()] = heldPolicy{list[0], sourceAPI, s.Applied}
+		restored, err := parseStored(s, p.File, p.Text)
+		if err != nil {
+			return nil, err
+		}
+		held[s] = heldPolicy{restored, sourceAPI, p.Applied}
 	}
 	return held, nil
 }
 
+// restorePending looks at what waits for confirmation before anything is put in force: what should
+// have been confirmed while no daemon ran is undone first.
+func (d *Daemon) restorePending() error {
+	pending, err := d.store.Pending()
+	if err != nil {
+		return fmt.Errorf("restore what waits for confirmation: %w", err)
+	}
+	d.setPending(pending)
+	if pending != nil && pending.left(d.moment()) <= 0 {
+		d.undo(context.Background(), pending) // tried again later where it cannot be stored
+	}
+	return nil
+}
+
 // restoreFolders reads the watched folders over the last good version of each file.
-func (d *Daemon) restoreFolders(held map[policy.Key]heldPolicy) error {
-	texts, err := d.store.Files(folderPolicies)
-	if err != nil {
-		return err
-	}
-	before := restore(texts, policy.Parse)
-	if d.policyFiles, err = readFolder(d, d.policyFolder, folderPolicies, before, policy.Parse); err != nil {
-		return err
-	}
-	rules, err := withFiles(held, d.policyFiles, before, d.now())
-	if err != nil {
+func (d *Daemon) restoreFolders(held map[slot]heldPolicy) error {
+	if err := d.restorePolicyFolder(held); err != nil {
 		return fmt.Errorf("policyDir: %w; the rules in force stay as they are", err)
 	}
-	d.rules.Store(rules)
-	if texts, err = d.store.Files(folderInventory); err != nil {
+	texts, err := d.store.Files(folderInventory)
+	if err != nil {
 		return err
 	}
 	parse := parseInventory(d.cfg.LabelOrder)
-	if d.inventoryFiles, err = readFolder(d, d.inventoryFolder, folderInventory, restore(texts, parse), parse); err != nil {
+	var changed bool
+	if d.inventoryFiles, changed, err = readFolder(d, d.inventoryFolder, folderInventory, restore(texts, parse), parse); err != nil {
 		return err
+	}
+	if changed {
+		// A full disk must not keep the daemon from starting: the files themselves are there.
+		if err := d.store.PutFiles(folderInventory, d.inventoryFiles.texts()); err != nil {
+			d.log.Error("last good files not stored", "dir", folderInventory, "err", err)
+		}
 	}
 	d.useInventory(mergeInventory(d.inventoryFiles))
 	return nil
 }
 
-// readFolder reads a watched folder for the first time.
-func readFolder[T any](d *Daemon, f folder, name string, before lastGood[T], parse func(string, []byte) (T, error)) (lastGood[T], error) {
+// restorePolicyFolder puts the policies' folder beside those of the API. What changed in it while no
+// daemon ran is a generation of its own.
+func (d *Daemon) restorePolicyFolder(held map[slot]heldPolicy) error {
+	n, err := d.store.LastGeneration()
+	if err != nil {
+		return err
+	}
+	d.generation.Store(n)
+	texts, err := d.store.Files(folderPolicies)
+	if err != nil {
+		return err
+	}
+	before := restore(texts, policy.Parse)
+	was, err := withFiles(held, before, before, d.now())
+	if err != nil {
+		return err
+	}
+	rules, err := newRulebook(was)
+	if err != nil {
+		return err
+	}
+	d.rules.Store(rules)
+	next, changed, err := readFolder(d, d.policyFolder, folderPolicies, before, policy.Parse)
+	if err != nil {
+		return err
+	}
+	d.policyFiles = next
+	p := d.newPlan(causeFiles)
+	if p.held, err = withFiles(was, next, before, d.now()); err != nil {
+		return err
+	}
+	if err := p.finish(); err != nil {
+		return err
+	}
+	if !changed && p.change.Generation == nil {
+		return nil
+	}
+	p.change.Files = next.texts()
+	d.number(context.Background(), p)
+	// A full disk must not keep the daemon from starting: the files themselves are there.
+	if err := d.store.Commit(p.change); err != nil {
+		d.log.Error("last good files not stored", "dir", folderPolicies, "err", err)
+	} else {
+		d.stand(p)
+	}
+	d.rules.Store(p.rules)
+	return nil
+}
+
+// readFolder reads a watched folder for the first time, and says whether it is not as it was.
+func readFolder[T any](d *Daemon, f folder, name string, before lastGood[T], parse func(string, []byte) (T, error)) (lastGood[T], bool, error) {
 	files, errs, err := f.files()
 	if err != nil {
 		if !d.absent(err, len(before.good)) {
 			d.complain(name, []error{fmt.Errorf("%s: %w; what it held stays in force", name, err)})
 		}
-		return before, nil
+		return before, false, nil
 	}
 	next, changed := before.read(files, parse)
 	for _, text := range next.errors() {
 		errs = append(errs, errors.New(text))
 	}
 	d.complain(name, errs)
-	if !changed {
-		return next, nil
-	}
-	// A full disk must not keep the daemon from starting: the files themselves are there.
-	if err := d.store.PutFiles(name, next.texts()); err != nil {
-		d.log.Error("last good files not stored", "dir", name, "err", err)
-	}
-	return next, nil
+	return next, changed, nil
 }
 
 // adopt takes over every workload of the store, and those that the plugin let through while no

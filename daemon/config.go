@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"time"
 
 	yaml "go.yaml.in/yaml/v3"
 
@@ -21,23 +22,25 @@ const maxConfig = 1 << 20
 // Config is what the daemon's YAML file may say. Every key has a default (see [DefaultConfig]); a
 // key that is not listed here is an error.
 type Config struct {
-	Socket       string                    // socket: unix socket of the API
-	Node         string                    // node: this node's name; default the host's name
-	StateDir     string                    // stateDir: folder of the store
-	PolicyDir    string                    // policyDir: watched folder of policies; "" watches none
-	InventoryDir string                    // inventoryDir: watched folder of Kubernetes manifests; "" watches none
-	DefaultMode  policy.Mode               // defaultMode: mode of a service that was given none
-	Namespace    string                    // namespace: of workloads whose runtime knows none
-	Containerd   string                    // containerd: socket of containerd, asked for labels of containers; "" is never asked
-	Podman       string                    // podman: socket of Podman's REST service, likewise
-	Resolvers    []netip.Addr              // resolvers: resolvers of workloads beside what the runtime says
-	Networks     map[string][]netip.Prefix // networks: named networks that policies and the graph use
-	PodBlocks    []netip.Prefix            // podBlocks: the cluster's pod ranges
-	AlertLog     string                    // alertLog: file of JSON lines; "" writes none
-	AlertLogSize int64                     // alertLogSize: MiB at which the file is rotated
-	LabelOrder   []string                  // labelOrder: labels that name a service, first found wins; empty: the built-in order
-	LogLevel     string                    // logLevel: debug, info, warn, error
-	Group        string                    // group: numeric id or name of the group that may use the socket; "" root only
+	Socket             string                    // socket: unix socket of the API
+	Node               string                    // node: this node's name; default the host's name
+	StateDir           string                    // stateDir: folder of the store
+	PolicyDir          string                    // policyDir: watched folder of policies; "" watches none
+	InventoryDir       string                    // inventoryDir: watched folder of Kubernetes manifests; "" watches none
+	DefaultMode        policy.Mode               // defaultMode: mode of a service that was given none
+	PromoteConnections uint64                    // promoteConnections: how many a shadow must see pass before policy promote takes it
+	PromoteAge         time.Duration             // promoteAge: and for how long it must be there
+	Namespace          string                    // namespace: of workloads whose runtime knows none
+	Containerd         string                    // containerd: socket of containerd, asked for labels of containers; "" is never asked
+	Podman             string                    // podman: socket of Podman's REST service, likewise
+	Resolvers          []netip.Addr              // resolvers: resolvers of workloads beside what the runtime says
+	Networks           map[string][]netip.Prefix // networks: named networks that policies and the graph use
+	PodBlocks          []netip.Prefix            // podBlocks: the cluster's pod ranges
+	AlertLog           string                    // alertLog: file of JSON lines; "" writes none
+	AlertLogSize       int64                     // alertLogSize: MiB at which the file is rotated
+	LabelOrder         []string                  // labelOrder: labels that name a service, first found wins; empty: the built-in order
+	LogLevel           string                    // logLevel: debug, info, warn, error
+	Group              string                    // group: numeric id or name of the group that may use the socket; "" root only
 }
 
 // DefaultConfig is what holds without a file.
@@ -47,18 +50,20 @@ func DefaultConfig() Config {
 		host = "localhost"
 	}
 	return Config{
-		Socket:       api.DefaultSocket,
-		Node:         host,
-		StateDir:     "/var/lib/bulkhead",
-		PolicyDir:    "/etc/bulkhead/policies",
-		InventoryDir: "/etc/bulkhead/inventory",
-		DefaultMode:  policy.Learn,
-		Namespace:    "default",
-		Containerd:   "/run/containerd/containerd.sock",
-		Podman:       "/run/podman/podman.sock",
-		AlertLog:     "/var/log/bulkhead/alerts.jsonl",
-		AlertLogSize: 64,
-		LogLevel:     "info",
+		Socket:             api.DefaultSocket,
+		Node:               host,
+		StateDir:           "/var/lib/bulkhead",
+		PolicyDir:          "/etc/bulkhead/policies",
+		InventoryDir:       "/etc/bulkhead/inventory",
+		DefaultMode:        policy.Learn,
+		PromoteConnections: 1000,
+		PromoteAge:         time.Hour,
+		Namespace:          "default",
+		Containerd:         "/run/containerd/containerd.sock",
+		Podman:             "/run/podman/podman.sock",
+		AlertLog:           "/var/log/bulkhead/alerts.jsonl",
+		AlertLogSize:       64,
+		LogLevel:           "info",
 	}
 }
 
@@ -66,7 +71,8 @@ func DefaultConfig() Config {
 func (c *Config) fields() map[string]any {
 	return map[string]any{
 		"socket": &c.Socket, "node": &c.Node, "stateDir": &c.StateDir, "policyDir": &c.PolicyDir,
-		"inventoryDir": &c.InventoryDir, "defaultMode": &c.DefaultMode, "namespace": &c.Namespace,
+		"inventoryDir": &c.InventoryDir, "defaultMode": &c.DefaultMode,
+		"promoteConnections": &c.PromoteConnections, "promoteAge": &c.PromoteAge, "namespace": &c.Namespace,
 		"containerd": &c.Containerd, "podman": &c.Podman,
 		"resolvers": &c.Resolvers, "networks": &c.Networks, "podBlocks": &c.PodBlocks,
 		"alertLog": &c.AlertLog, "alertLogSize": &c.AlertLogSize, "labelOrder": &c.LabelOrder,
@@ -208,6 +214,9 @@ func (c Config) check(name string) error {
 	}
 	if c.AlertLogSize < 1 {
 		bad("alertLogSize", "%d: want 1 or more (MiB)", c.AlertLogSize)
+	}
+	if c.PromoteAge < 0 {
+		bad("promoteAge", "%v: want a span of 0 or more, such as 1h", c.PromoteAge)
 	}
 	if _, err := ParseLevel(c.LogLevel); err != nil {
 		bad("logLevel", "%s", err)

@@ -66,9 +66,12 @@ type Daemon struct {
 	inventoryFolder folder
 	policyFiles     lastGood[[]policy.Policy]
 	inventoryFiles  lastGood[*kube.Inventory]
+	shadows         shadows
 	rules           atomic.Pointer[rulebook]
 	modes           atomic.Pointer[modes]
-	generation      atomic.Uint64 // of rules and modes
+	generation      atomic.Uint64                 // of rules and modes
+	pending         atomic.Pointer[StoredPending] // the generation that waits for confirmation, or nil
+	undone          *plan                         // undoes pending, in force and not stored yet
 
 	// attaching is held while workloads come and go.
 	attaching sync.Mutex
@@ -88,6 +91,7 @@ type Daemon struct {
 	life     context.Context
 	dirty    chan struct{} // size 1: something was learned
 	sweeps   chan struct{} // size 1: a namespace went away
+	confirms chan struct{} // size 1: pending is another
 }
 
 // New makes a daemon. It touches nothing before Run.
@@ -105,6 +109,7 @@ func New(cfg Config, log *slog.Logger) *Daemon {
 		warnings:   map[string]string{},
 		dirty:      make(chan struct{}, 1),
 		sweeps:     make(chan struct{}, 1),
+		confirms:   make(chan struct{}, 1),
 	}
 	d.policyFolder = folder{cfg.PolicyDir, log}
 	d.inventoryFolder = folder{cfg.InventoryDir, log}
@@ -112,6 +117,7 @@ func New(cfg Config, log *slog.Logger) *Daemon {
 	d.index.SetPodBlocks(cfg.PodBlocks)
 	d.index.SetResolvers(cfg.Resolvers)
 	d.modes.Store(&modes{standard: cfg.DefaultMode})
+	d.shadows.seen = map[slot]*evidence{}
 	return d
 }
 
@@ -166,6 +172,8 @@ func (d *Daemon) work(ctx context.Context) error {
 		group.Go(func() error { return d.routineNode(gctx) })
 		group.Go(func() error { return d.routineGuards(gctx) })
 		group.Go(func() error { return d.routineSweep(gctx) })
+		group.Go(func() error { return d.routineConfirm(gctx) })
+		group.Go(func() error { return d.routineShadows(gctx) })
 		group.Go(func() error { return d.policyFolder.watch(gctx, d.reloadPolicies) })
 		group.Go(func() error { return d.inventoryFolder.watch(gctx, d.reloadInventory) })
 		group.Go(func() error { return d.server.Run(gctx) })
@@ -175,6 +183,7 @@ func (d *Daemon) work(ctx context.Context) error {
 	}
 	d.notify(systemd.SdNotifyStopping)
 	d.leaveAll()
+	d.storeEvidence()
 	end()
 	late.Wait()
 	d.log.Info("stopped", "node", d.cfg.Node, "err", err)

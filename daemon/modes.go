@@ -22,6 +22,24 @@ const maxModes = 100_000
 type modes struct {
 	own      map[identity.Service]policy.Mode
 	standard policy.Mode // of every service that is not in own
+	set      bool        // standard was set by a call; else it is the configuration's
+}
+
+// ownOf is the mode that a service was given, or nil.
+func (m *modes) ownOf(s identity.Service) *policy.Mode {
+	if mode, set := m.own[s]; set {
+		return &mode
+	}
+	return nil
+}
+
+// standardOf is the standard that a call has set, or nil.
+func (m *modes) standardOf() *policy.Mode {
+	if !m.set {
+		return nil
+	}
+	standard := m.standard
+	return &standard
 }
 
 func (m *modes) of(s identity.Service) policy.Mode {
@@ -34,9 +52,9 @@ func (m *modes) of(s identity.Service) policy.Mode {
 // with is m with the services in a mode; nil services means all, and the standard.
 func (m *modes) with(services []identity.Service, mode policy.Mode) *modes {
 	if services == nil {
-		return &modes{standard: mode}
+		return &modes{standard: mode, set: true}
 	}
-	next := &modes{own: map[identity.Service]policy.Mode{}, standard: m.standard}
+	next := &modes{own: map[identity.Service]policy.Mode{}, standard: m.standard, set: m.set}
 	maps.Copy(next.own, m.own)
 	for _, s := range services {
 		next.own[s] = mode
@@ -109,12 +127,12 @@ func (d *Daemon) SetMode(ctx context.Context, want api.ServiceMode) (api.Service
 	}
 	d.change.Lock()
 	defer d.change.Unlock()
-	p, err := d.planChange(api.ApplyRequest{Mode: want.Mode, Services: []string{want.Service}})
+	p, err := d.planRequest(api.ApplyRequest{Mode: want.Mode, Services: []string{want.Service}})
 	if err != nil {
 		return api.ServiceMode{}, err
 	}
 	breaks := d.compare(p).Breaks
-	held, err := d.enact(ctx, p, "mode")
+	held, err := d.enact(ctx, p)
 	if err != nil {
 		return api.ServiceMode{}, err
 	}

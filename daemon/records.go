@@ -65,6 +65,10 @@ func (d *Daemon) onRecord(id string, r flow.Record) {
 	if counted {
 		d.markDirty()
 	}
+	conn := policy.Connection{Client: client, Server: server, Protocol: r.Protocol, Port: r.Port}
+	if counted {
+		d.try(self, &r, conn, sighting.Key)
+	}
 	if r.Event == flow.Usage {
 		return
 	}
@@ -74,7 +78,7 @@ func (d *Daemon) onRecord(id string, r flow.Record) {
 		// The ends of the edge, not of the packet: behind a virtual address stands a service with a mode.
 		m := d.modes.Load()
 		c.ClientMode, c.ServerMode = m.modeOfEnd(sighting.Key.Client), m.modeOfEnd(sighting.Key.Server)
-		c.Decision = d.rules.Load().set.Evaluate(view, policy.Connection{Client: client, Server: server, Protocol: r.Protocol, Port: r.Port})
+		c.Decision = d.rules.Load().set.Evaluate(view, conn)
 		if counted && r.Event == flow.Birth && !sighting.Refused && c.Outcome() == policy.Allow {
 			d.baseline.Learn(sighting, r.Time)
 		}

@@ -14,15 +14,16 @@ import (
 const (
 	// sourceAPI is the source of policies that did not come from the watched folder.
 	sourceAPI = "api"
-	// maxPolicies bounds the policies in force.
+	// maxPolicies bounds the policies in force and the shadows together.
 	maxPolicies = 20_000
 )
 
-// rulebook is the policies in force and where each came from. It never changes: a change makes
-// another.
+// rulebook is the policies in force and the shadows, and where each came from. It never changes: a
+// change makes another.
 type rulebook struct {
-	set  *policy.Set
-	held map[policy.Key]heldPolicy
+	set    *policy.Set // what holds
+	trials *trials     // nil: no shadows
+	held   map[slot]heldPolicy
 }
 
 type heldPolicy struct {
@@ -31,28 +32,40 @@ type heldPolicy struct {
 	applied time.Time
 }
 
-// newRulebook makes a rulebook of policies whose keys differ.
-func newRulebook(held map[policy.Key]heldPolicy) (*rulebook, error) {
+// same says that two policies of one slot are one: the text and who holds it.
+func (h heldPolicy) same(o heldPolicy) bool { return h.from == o.from && sameText(h.Text, o.Text) }
+
+func sameText(a, b string) bool { return strings.TrimSpace(a) == strings.TrimSpace(b) }
+
+// newRulebook makes a rulebook of policies whose slots differ.
+func newRulebook(held map[slot]heldPolicy) (*rulebook, error) {
 	if len(held) > maxPolicies {
-		return nil, fmt.Errorf("%d policies, bound %d", len(held), maxPolicies)
+		return nil, fmt.Errorf("%d policies, bound %d; nothing was changed", len(held), maxPolicies)
 	}
-	list := make([]policy.Policy, 0, len(held))
-	for _, h := range held {
-		list = append(list, h.Policy)
-	}
-	set, err := policy.NewSet(list...)
-	if err != nil {
+	rb := &rulebook{held: held}
+	var err error
+	if rb.set, err = rb.promoted(func(slot) bool { return false }); err != nil {
 		return nil, err
 	}
-	return &rulebook{set: set, held: held}, nil
+	rb.trials, err = newTrials(rb)
+	return rb, err
 }
 
-func (rb *rulebook) keys() []policy.Key {
-	return slices.SortedFunc(maps.Keys(rb.held), func(a, b policy.Key) int { return strings.Compare(a.String(), b.String()) })
+// promoted is the policies in force, with some shadows in the place of what is in force under the same
+// key.
+func (rb *rulebook) promoted(which func(slot) bool) (*policy.Set, error) {
+	var list []policy.Policy
+	for s, h := range rb.held {
+		if _, shadowed := rb.held[slot{s.Key, true}]; s.shadow && which(s) || !s.shadow && !(shadowed && which(slot{s.Key, true})) {
+			h.Policy.Shadow = false
+			list = append(list, h.Policy)
+		}
+	}
+	return policy.NewSet(list...)
 }
 
-// storeKey is a policy's key in the store.
-func storeKey(k policy.Key) string { return k.Kind + "/" + k.Namespace + "/" + k.Name }
+// slots lists what is held, sorted.
+func (rb *rulebook) slots() []slot { return slices.SortedFunc(maps.Keys(rb.held), compareSlots) }
 
 // reloadPolicies reads the policies' folder and puts what changed in force. A file that does not
 // parse, or names a policy that is held elsewhere, leaves its last good version in force.
@@ -81,21 +94,23 @@ func (d *Daemon) reloadPolicies() {
 
 // usePolicyFiles puts the folder's good files in force beside the API's policies.
 func (d *Daemon) usePolicyFiles(files lastGood[[]policy.Policy]) error {
-	rules, err := withFiles(d.rules.Load().held, files, d.policyFiles, d.now())
+	p := d.newPlan(causeFiles)
+	held, err := withFiles(p.held, files, d.policyFiles, d.now())
 	if err != nil {
 		return fmt.Errorf("policyDir: %w; nothing was changed", err)
 	}
-	if err := d.store.PutFiles(folderPolicies, files.texts()); err != nil {
-		return err
+	p.held, p.change.Files = held, files.texts()
+	if err := p.finish(); err != nil {
+		return fmt.Errorf("policyDir: %w; nothing was changed", err)
 	}
-	_, err = d.enact(d.life, &plan{rules: rules, modes: d.modes.Load()}, "policyDir")
+	_, err = d.enact(d.life, p)
 	return err
 }
 
-// withFiles makes the rulebook of the API's policies in held and those of the files. A file that
-// names a policy that is held already is refused, and marked so in files.
-func withFiles(held map[policy.Key]heldPolicy, files, before lastGood[[]policy.Policy], now time.Time) (*rulebook, error) {
-	next := map[policy.Key]heldPolicy{}
+// withFiles gives the API's policies in held and those of the files. A file that names a policy that
+// is held already is refused, and marked so in files.
+func withFiles(held map[slot]heldPolicy, files, before lastGood[[]policy.Policy], now time.Time) (map[slot]heldPolicy, error) {
+	next := map[slot]heldPolicy{}
 	for key, h := range held {
 		if h.from == sourceAPI {
 			next[key] = h
@@ -111,21 +126,24 @@ func withFiles(held map[policy.Key]heldPolicy, files, before lastGood[[]policy.P
 			delete(files.good, path)
 		}
 	}
-	return newRulebook(next)
+	if len(next) > maxPolicies {
+		return nil, fmt.Errorf("%d policies, bound %d", len(next), maxPolicies)
+	}
+	return next, nil
 }
 
-func addFile(next, before map[policy.Key]heldPolicy, path string, list []policy.Policy, now time.Time) error {
+func addFile(next, before map[slot]heldPolicy, path string, list []policy.Policy, now time.Time) error {
 	for i := range list {
-		if other, taken := next[list[i].Key()]; taken && other.from != path {
-			return fmt.Errorf("%s: %s is held by %s already; remove it from one of them", list[i].Source, list[i].Key(), other.from)
+		if other, taken := next[slotOf(&list[i])]; taken && other.from != path {
+			return fmt.Errorf("%s: %s is held by %s already; remove it from one of them", list[i].Source, slotOf(&list[i]), other.from)
 		}
 	}
 	for i := range list {
 		h := heldPolicy{list[i], path, now}
-		if old, was := before[h.Key()]; was && old.from == path && old.Text == h.Text {
+		if old, was := before[slotOf(&list[i])]; was && old.from == path && old.Text == h.Text {
 			h.applied = old.applied
 		}
-		next[h.Key()] = h
+		next[slotOf(&list[i])] = h
 	}
 	return nil
 }

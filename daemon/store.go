@@ -16,7 +16,8 @@ import (
 
 // schema is the version of what the store's buckets hold. A store of a later version is refused,
 // an earlier one is brought forward in one transaction (see migrate).
-const schema = 1
+// 2 brought shadows, which an earlier program would enforce, and the history.
+const schema = 2
 
 // lockWait is how long Open waits for another daemon to let go of the store: longer than a clean
 // stop of the former daemon takes, short enough for a person.
@@ -26,16 +27,22 @@ const lockWait = 2 * time.Second
 var ErrStoreHeld = errors.New("held by another daemon")
 
 var (
-	bucketMeta      = []byte("meta")      // "schema" → uint64, "defaultMode" → text
+	bucketMeta      = []byte("meta")      // see the keys below
 	bucketWorkloads = []byte("workloads") // id → StoredWorkload
-	bucketPolicies  = []byte("policies")  // "kind/namespace/name" → StoredPolicy, those of the API
+	bucketPolicies  = []byte("policies")  // slot.store → StoredPolicy, those of the API
 	bucketModes     = []byte("modes")     // "namespace/name" of a service → mode
 	bucketFiles     = []byte("files")     // folder, then path → last good text of a watched file
 	bucketEdges     = []byte("edges")     // flow.Key.ID → edge
 	bucketBaseline  = []byte("baseline")  // flow.Key.ID → known edge
+	bucketHistory   = []byte("history")   // number as big-endian uint64 → StoredGeneration
+	bucketTexts     = []byte("texts")     // SHA-256 of a text → the text of a policy that is no more, see history
+	bucketTextUses  = []byte("textUses")  // SHA-256 of a text → how many changes of the history name it, uint64
+	bucketEvidence  = []byte("evidence")  // slot.store of a shadow → StoredEvidence
 
-	keySchema      = []byte("schema")
-	keyDefaultMode = []byte("defaultMode")
+	keySchema       = []byte("schema")
+	keyDefaultMode  = []byte("defaultMode")
+	keyPending      = []byte("pending")      // StoredPending, where a change waits for confirmation
+	keyHistoryBytes = []byte("historyBytes") // uint64: values of history and texts together
 )
 
 // Store is the daemon's state on disk: one bbolt file, one process, one writer at a time. Every
@@ -81,17 +88,19 @@ func (s *Store) migrate() error {
 		if len(raw) != 8 {
 			return fmt.Errorf("schema of %d bytes, want 8; the file is not ours", len(raw))
 		}
-		if v := binary.BigEndian.Uint64(raw); v > schema {
+		v := binary.BigEndian.Uint64(raw)
+		if v > schema {
 			return fmt.Errorf("schema %d, this program knows %d; use the newer bulkheadd", v, schema)
 		}
-		current = true
+		current = v == schema
 		return nil
 	})
 	if err != nil || current {
 		return err
 	}
 	return s.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketWorkloads, bucketPolicies, bucketModes, bucketFiles, bucketEdges, bucketBaseline} {
+		for _, name := range [][]byte{bucketMeta, bucketWorkloads, bucketPolicies, bucketModes, bucketFiles, bucketEdges, bucketBaseline,
+			bucketHistory, bucketTexts, bucketTextUses, bucketEvidence} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}

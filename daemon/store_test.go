@@ -44,13 +44,14 @@ func TestStoreRoundTrip(t *testing.T) {
 	}
 	edge := flow.Edge{Key: flow.Key{Client: service("web"), Server: service("cart"), Protocol: identity.TCP, Port: 80}}
 	gone := flow.Key{Client: service("web"), Server: service("ad"), Protocol: identity.TCP, Port: 80}
-	standard := policy.AlertMode
+	standard, enforce, alert := policy.AlertMode, policy.Enforce, policy.AlertMode
+	def0 := &standard
 	for _, err := range []error{
 		s.PutWorkload(w), s.PutWorkload(StoredWorkload{ID: "c2"}), s.DeleteWorkloads("c2", "never"),
 		s.Commit(Change{Put: map[string]StoredPolicy{"Policy/shop/a": {Text: "a"}, "Policy/shop/b": {Text: "b"}},
-			Modes: map[string]policy.Mode{"shop/cart": policy.Enforce}}),
-		s.Commit(Change{Delete: []string{"Policy/shop/a"}, ClearModes: true,
-			Modes: map[string]policy.Mode{"shop/ad": policy.AlertMode}, DefaultMode: &standard}),
+			Modes: map[string]*policy.Mode{"shop/cart": &enforce}}),
+		s.Commit(Change{Delete: []string{"Policy/shop/a"},
+			Modes: map[string]*policy.Mode{"shop/ad": &alert, "shop/cart": nil}, DefaultMode: &def0}),
 		s.PutLearned([]flow.Edge{edge, {Key: gone}}, nil, []flow.Known{{Key: edge.Key, How: flow.Learned, ByClient: true}}),
 		s.PutLearned(nil, []flow.Key{gone}, nil),
 		s.Close(),
@@ -99,7 +100,7 @@ func TestStoreRefuses(t *testing.T) {
 	if err != nil || s.Close() != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenStore(dir); err == nil || !strings.HasSuffix(err.Error(), "schema 2, this program knows 1; use the newer bulkheadd") {
+	if _, err := OpenStore(dir); err == nil || !strings.HasSuffix(err.Error(), "schema 3, this program knows 2; use the newer bulkheadd") {
 		t.Errorf("later schema: %v", err)
 	}
 	other := t.TempDir()

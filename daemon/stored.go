@@ -42,7 +42,7 @@ type StoredInterface struct {
 	Addrs     []netip.Addr `json:"addrs"`
 }
 
-// StoredPolicy is one policy that came by the API.
+// StoredPolicy is one policy that came by the API. Whether it is a shadow its key says, not its text.
 type StoredPolicy struct {
 	File    string    `json:"file"` // for messages
 	Text    string    `json:"text"`
@@ -77,52 +77,6 @@ func (s *Store) Workloads() ([]StoredWorkload, error) {
 	var out []StoredWorkload
 	err := eachJSON(s.db, bucketWorkloads, func(_ string, w StoredWorkload) { out = append(out, w) })
 	return out, err
-}
-
-// Change is what one call changes: policies and modes go together or not at all.
-type Change struct {
-	Put         map[string]StoredPolicy // key "kind/namespace/name"
-	Delete      []string
-	Modes       map[string]policy.Mode // service → mode
-	ClearModes  bool                   // forget every service's own mode first
-	DefaultMode *policy.Mode
-}
-
-// Commit writes a change in one transaction.
-func (s *Store) Commit(c Change) error {
-	if len(c.Put)+len(c.Delete)+len(c.Modes) == 0 && !c.ClearModes && c.DefaultMode == nil {
-		return nil
-	}
-	return s.update("policies", func(tx *bbolt.Tx) error {
-		policies := tx.Bucket(bucketPolicies)
-		for _, key := range c.Delete {
-			if err := policies.Delete([]byte(key)); err != nil {
-				return err
-			}
-		}
-		for key, p := range c.Put {
-			if err := putJSON(policies, key, p); err != nil {
-				return err
-			}
-		}
-		if c.ClearModes {
-			if err := tx.DeleteBucket(bucketModes); err != nil {
-				return err
-			}
-			if _, err := tx.CreateBucket(bucketModes); err != nil {
-				return err
-			}
-		}
-		for service, mode := range c.Modes {
-			if err := tx.Bucket(bucketModes).Put([]byte(service), []byte(mode.String())); err != nil {
-				return err
-			}
-		}
-		if c.DefaultMode != nil {
-			return tx.Bucket(bucketMeta).Put(keyDefaultMode, []byte(c.DefaultMode.String()))
-		}
-		return nil
-	})
 }
 
 // The watched folders.

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -150,26 +149,13 @@ func sortedVIPs(view *identity.View, name string) []netip.Addr {
 	return out
 }
 
-// Preview says what a request would change of what was seen. Nothing is changed.
-func (d *Daemon) Preview(_ context.Context, r api.ApplyRequest) (api.Preview, error) {
-	d.change.Lock()
-	p, err := d.planChange(r)
-	d.change.Unlock()
-	if err != nil {
-		return api.Preview{}, err
-	}
-	out := d.compare(p)
-	out.Created, out.Changed, out.Removed = p.result.Created, p.result.Changed, p.result.Removed
-	return out, nil
-}
-
 // compare evaluates the seen edges under what is in force and under a plan. An edge breaks when it
 // would be denied in fact, or when the new policies deny what the old ones allow, in whatever mode
 // its services are: they are meant to be enforced one day.
 func (d *Daemon) compare(p *plan) api.Preview {
 	out := api.Preview{Breaks: []api.PreviewRow{}, Opens: []api.PreviewRow{}}
 	view := d.index.View()
-	now := world{d.rules.Load().set, d.modes.Load()}
+	now := world{p.before.set, p.fit}
 	next := world{p.rules.set, p.modes}
 	for _, e := range d.graph.Edges() {
 		was, will := now.judge(view, &e), next.judge(view, &e)

@@ -26,6 +26,9 @@ type Backend interface {
 	Policies(ctx context.Context) ([]api.Policy, error)
 	Apply(ctx context.Context, r api.ApplyRequest) (api.ApplyResult, error)
 	Preview(ctx context.Context, r api.ApplyRequest) (api.Preview, error)
+	History(ctx context.Context, limit int) ([]api.Generation, error)
+	Generation(ctx context.Context, n uint64) (api.Generation, error)
+	Confirm(ctx context.Context, r api.ConfirmRequest) (api.Pending, error)
 	DeletePolicy(ctx context.Context, kind, namespace, name string) error
 	Generate(ctx context.Context, namespace, service, format string) (string, error)
 	Modes(ctx context.Context) ([]api.ServiceMode, error)

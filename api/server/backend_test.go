@@ -85,6 +85,19 @@ func (b *backend) Preview(_ context.Context, r api.ApplyRequest) (api.Preview, e
 	return api.Preview{Changed: append(r.Services, r.Mode)}, nil
 }
 
+func (b *backend) History(_ context.Context, limit int) ([]api.Generation, error) {
+	return []api.Generation{{Number: 3}, {Number: uint64(limit)}}, nil
+}
+
+func (b *backend) Generation(ctx context.Context, n uint64) (api.Generation, error) {
+	c, _ := server.CallerOf(ctx)
+	return api.Generation{Number: n, UID: &c.UID, PID: c.PID}, nil
+}
+
+func (b *backend) Confirm(_ context.Context, r api.ConfirmRequest) (api.Pending, error) {
+	return api.Pending{Generation: r.Generation}, nil
+}
+
 func (b *backend) DeletePolicy(_ context.Context, kind, namespace, name string) error {
 	if name != "cart" {
 		return api.Errorf(api.NotFound, "%s %s/%s: no such policy", kind, namespace, name)

@@ -25,6 +25,8 @@ func (s *Server) handler() http.Handler {
 	m.HandleFunc("DELETE "+api.PathPolicies, s.deletePolicy)
 	m.HandleFunc("GET "+api.PathGenerate, s.generate)
 	m.HandleFunc("POST "+api.PathPreview, posted(s, s.cfg.MaxBody, b.Preview))
+	m.HandleFunc("GET "+api.PathHistory, s.history)
+	m.HandleFunc("POST "+api.PathConfirm, posted(s, s.cfg.MaxBody, b.Confirm))
 	m.HandleFunc("GET "+api.PathModes, plain(s, b.Modes))
 	m.HandleFunc("PUT "+api.PathModes, posted(s, s.cfg.MaxBody, b.SetMode))
 	m.HandleFunc("GET "+api.PathAlerts, s.alerts)
@@ -123,6 +125,24 @@ func (s *Server) alerts(w http.ResponseWriter, r *http.Request) {
 		v, err := s.backend.Alerts(r.Context(), kind, limit)
 		s.answer(w, r, v, err)
 	}
+}
+
+func (s *Server) history(w http.ResponseWriter, r *http.Request) {
+	q, err := query(r, "generation", "limit")
+	limit := q.count("limit", &err)
+	var list []api.Generation
+	switch n, convErr := strconv.ParseUint(q.Get("generation"), 10, 64); {
+	case err != nil:
+	case q.Get("generation") == "":
+		list, err = s.backend.History(r.Context(), limit)
+	case convErr != nil:
+		err = api.Errorf(api.BadRequest, "generation %q: want a number", q.Get("generation"))
+	default:
+		var one api.Generation
+		one, err = s.backend.Generation(r.Context(), n)
+		list = []api.Generation{one}
+	}
+	s.answer(w, r, list, err)
 }
 
 func (s *Server) deletePolicy(w http.ResponseWriter, r *http.Request) {

@@ -19,7 +19,7 @@ type Config struct {
 	GID    int          // members of this group may speak, too, and own the socket's file; 0: only root and the daemon's user
 	Log    *slog.Logger // nil: slog.Default()
 
-	MaxBody    int64         // bytes of a request's body, default 8 MiB
+	MaxBody    int64         // bytes of a request's body, default 64 MiB
 	MaxCNIBody int64         // bytes of a CNI request's body, default 1 MiB
 	Queue      int           // items that a stream's reader may be behind, default 1024
 	MaxStreams int           // streams at a time, default 64
@@ -98,7 +98,7 @@ func (c Config) withDefaults() Config {
 		c.Log = slog.Default()
 	}
 	if c.MaxBody <= 0 {
-		c.MaxBody = 8 << 20
+		c.MaxBody = 64 << 20
 	}
 	if c.MaxCNIBody <= 0 {
 		c.MaxCNIBody = 1 << 20

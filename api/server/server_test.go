@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 
@@ -50,6 +51,15 @@ func TestEveryPath(t *testing.T) {
 			v, err := c.Preview(ctx, api.ApplyRequest{Services: []string{"*"}, Mode: "enforce"})
 			return v.Changed, err
 		}, `["*","enforce"]`},
+		"history": {func() (any, error) { return c.History(ctx, 9) }, `[{"number":3,"time":"0001-01-01T00:00:00Z","who":"","cause":"","created":0,"changed":0,"removed":0,"modes":0},{"number":9,"time":"0001-01-01T00:00:00Z","who":"","cause":"","created":0,"changed":0,"removed":0,"modes":0}]`},
+		"generation": {func() (any, error) {
+			g, err := c.Generation(ctx, 7)
+			return []any{g.Number, *g.UID == uint32(os.Geteuid()), g.PID == int32(os.Getpid())}, err
+		}, `[7,true,true]`},
+		"confirm": {func() (any, error) {
+			p, err := c.Confirm(ctx, api.ConfirmRequest{Generation: 7})
+			return p.Generation, err
+		}, `7`},
 		"delete":         {func() (any, error) { return nil, c.DeletePolicy(ctx, "Policy", "shop", "cart") }, `null`},
 		"delete nothing": {func() (any, error) { return nil, c.DeletePolicy(ctx, "Policy", "shop", "x") }, `not-found 404: Policy shop/x: no such policy`},
 		"generate":       {func() (any, error) { return c.Generate(ctx, "shop", "cart", "kubernetes") }, `"# shop cart kubernetes\n"`},

@@ -110,6 +110,21 @@ func request(r api.ApplyRequest) string {
 	return fmt.Sprintf("files=%s mode=%s prune=%t services=%s", strings.Join(names, ","), r.Mode, r.Prune, strings.Join(r.Services, ","))
 }
 
+func (b *files) History(_ context.Context, limit int) ([]api.Generation, error) {
+	b.note("history limit=%d", limit)
+	return answer[[]api.Generation](b, "history")
+}
+
+func (b *files) Generation(_ context.Context, n uint64) (api.Generation, error) {
+	b.note("generation %d", n)
+	return answer[api.Generation](b, "generation")
+}
+
+func (b *files) Confirm(_ context.Context, r api.ConfirmRequest) (api.Pending, error) {
+	b.note("confirm %d", r.Generation)
+	return answer[api.Pending](b, "confirm")
+}
+
 func (b *files) DeletePolicy(_ context.Context, kind, namespace, name string) error {
 	b.note("delete %s %s/%s", kind, namespace, name)
 	_, err := answer[struct{}](b, "delete")
