@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -27,15 +28,19 @@ type Config struct {
 	Version   string             // of the program
 	Stored    []byte             // what State.Snapshot gave before the restart; nil: nothing
 	Log       *slog.Logger
-	Now       func() time.Time     // nil: time.Now
-	Transport memberlist.Transport // nil: UDP and TCP on Bind
+	// Handlers answer what other nodes ask with [Cluster.Ask], beside this package's own.
+	Handlers map[string]Handler
+	// KeysChanged stores the keyring, the encrypting key first, after somebody changed it; nil: not.
+	KeysChanged func(keys [][]byte) error
+	Now         func() time.Time     // nil: time.Now
+	Transport   memberlist.Transport // nil: UDP and TCP on Bind
 }
 
 // How fast it spreads: see docs/performance.md for what that costs.
 const (
 	gossipInterval   = 50 * time.Millisecond
 	gossipFanout     = 3
-	retransmits      = 4 // times log10 of the cluster's size
+	retransmits      = 6 // times log10 of the size: how often each node passes a message on; a node misses it with e^-that
 	exchangeInterval = 4 * time.Second
 	deadForgotten    = 72 * time.Hour // a dead node's books and key are kept for its return
 )
@@ -49,11 +54,19 @@ type Cluster struct {
 	list   *memberlist.Memberlist
 	queue  *memberlist.TransmitLimitedQueue
 
-	inbox   chan frame
-	outbox  chan outgoing
-	counts  Counts
-	mu      sync.Mutex
-	nodes   map[string]*known
+	ring *memberlist.Keyring // nil: in the clear
+
+	inbox  chan frame
+	outbox chan outgoing
+	counts Counts
+	mu     sync.Mutex
+	nodes  map[string]*known
+
+	handlers  map[string]Handler
+	questions atomic.Uint64
+	waiting   map[uint64]chan *answer // by question; bounded by who asks
+	answering chan struct{}
+
 	leaving atomic.Bool
 	alive   atomic.Int64 // members, this node too; read under memberlist's locks
 
@@ -87,7 +100,10 @@ func Join(ctx context.Context, c Config) (*Cluster, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	g := &Cluster{config: c, log: c.Log, inbox: make(chan frame, maxInbox), outbox: make(chan outgoing, maxOutbox), nodes: map[string]*known{}}
+	g := &Cluster{config: c, log: c.Log, inbox: make(chan frame, maxInbox), outbox: make(chan outgoing, maxOutbox), nodes: map[string]*known{},
+		waiting: map[uint64]chan *answer{}, answering: make(chan struct{}, maxAnswering)}
+	g.handlers = map[string]Handler{"keys": g.onKeys}
+	maps.Copy(g.handlers, c.Handlers)
 	g.queue = &memberlist.TransmitLimitedQueue{NumNodes: func() int { return int(g.alive.Load()) }, RetransmitMult: retransmits}
 	g.State = NewState(StateConfig{Node: c.Node, Key: c.Key, Now: c.Now, Broadcast: g.broadcast})
 	if c.Stored != nil {
@@ -144,7 +160,7 @@ func (g *Cluster) memberlistConfig() (*memberlist.Config, error) {
 		if err != nil {
 			return nil, fmt.Errorf("key: %w; want 16, 24 or 32 bytes", err)
 		}
-		c.Keyring = ring
+		c.Keyring, g.ring = ring, ring
 	}
 	return c, nil
 }
@@ -192,20 +208,26 @@ func (g *Cluster) take(ctx context.Context) {
 			return
 		case f := <-g.inbox:
 			g.heard(f.from)
-			replies, err := g.State.Receive(f.from, f.message)
-			if err != nil {
+			if err := g.handle(ctx, f); err != nil {
 				g.counts.Refused.Add(1)
 				g.log.Warn("refused a message of the cluster", "err", err)
 			}
-			for _, r := range replies {
-				select {
-				case g.outbox <- outgoing{f.from, r}:
-				default:
-					g.counts.Unsent.Add(1)
-				}
-			}
 		}
 	}
+}
+
+func (g *Cluster) handle(ctx context.Context, f frame) error {
+	switch f.kind() {
+	case msgQuestion:
+		return g.onQuestion(ctx, f)
+	case msgAnswer:
+		return g.onAnswer(f)
+	}
+	replies, err := g.State.Receive(f.from, f.message)
+	for _, r := range replies {
+		g.reply(f.from, r)
+	}
+	return err
 }
 
 // send delivers replies, over TCP.

@@ -21,6 +21,14 @@ type frame struct {
 	message []byte
 }
 
+// kind is the message's type; zero: it is empty.
+func (f frame) kind() byte {
+	if len(f.message) == 0 {
+		return 0
+	}
+	return f.message[0]
+}
+
 func (g *Cluster) frame(message []byte) []byte {
 	out := make([]byte, 0, 1+len(g.config.Node)+len(message))
 	out = append(out, byte(len(g.config.Node)))

@@ -22,6 +22,9 @@ const (
 	msgWant     // a request
 	msgContents // buckets of a book
 	msgRecords  // registers
+
+	msgQuestion // see ask.go
+	msgAnswer
 )
 
 // summary tells in a few bytes whether two nodes hold the same.
