@@ -5,6 +5,12 @@ import (
 	"slices"
 )
 
+// touches says whether b admits at least one of r's peers on one of r's ports.
+func (r *rule) touches(b *rule) bool {
+	return slices.ContainsFunc(r.ports, func(p ports) bool { return slices.ContainsFunc(b.ports, func(q ports) bool { return !p.disjoint(q) }) }) &&
+		slices.ContainsFunc(r.peers, func(p peer) bool { return slices.ContainsFunc(b.peers, p.within) })
+}
+
 // cover finds rules that together match everything that r matches: each of its peers on each of its
 // ports by one of them. Those come first that do most.
 func cover(r *rule, by []*rule) (used []*rule, all bool) {

@@ -138,8 +138,12 @@ func (l *linter) rule(r *rule) {
 func (l *linter) ignoreList(p *policy.Policy) {
 	for _, name := range ignored(p) {
 		if _, ok := find(name); !ok && name != "all" {
-			l.add(p, "metadata.annotations["+IgnoreAnnotation+"]", checkIgnore, "%s names check %q, which does not exist%s",
-				IgnoreAnnotation, name, didYouMean(name, checkNames())).fix("correct or remove it")
+			f := l.add(p, "metadata.annotations["+IgnoreAnnotation+"]", checkIgnore, "%s names check %q, which does not exist", IgnoreAnnotation, name)
+			if near := policy.Nearest(name, checkNames()); near != "" {
+				f.fix("write %s", near)
+			} else {
+				f.fix("remove it; the checks are listed in the documentation of policy lint")
+			}
 		}
 	}
 }

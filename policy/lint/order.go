@@ -8,7 +8,7 @@ import (
 )
 
 // maxCompared bounds how many pairs of rules one run holds against each other: some seconds of work.
-const maxCompared = 20_000_000
+const maxCompared = 10_000_000
 
 // compares says whether what q says counts where p is looked at: policies in force stand beside each
 // other; a shadow is judged with what is in force, but for the policy whose place it takes.
@@ -121,7 +121,7 @@ func (o *ordering) candidates(r *rule, see func(*rule)) {
 			if o.pairs++; o.pairs > maxCompared {
 				return
 			}
-			if b != r && !o.gone[b] && b.Action != policy.ActionPass && compares(b.of, r.of) && r.subject.within(b.subject) && b.outlives(r) {
+			if b != r && !o.gone[b] && b.Action != policy.ActionPass && compares(b.of, r.of) && b.outlives(r) && r.touches(b) && r.subject.within(b.subject) {
 				see(b)
 			}
 		}
@@ -169,7 +169,7 @@ func (o *ordering) dead(r *rule, by []*rule) {
 			fix("remove one of them, or give one policy a lower priority number")
 		return
 	}
-	f := o.add(r.of, r.path(), checkShadowed, "it never decides: everything that it %s is decided before by %s", verb(r.Action), names(by))
+	f := o.add(r.of, r.path(), checkShadowed, "it never decides: everything that it %s is %s before by %s", verb(r.Action), done(first.Action), names(by))
 	if r.of.Spec.Tier == first.of.Spec.Tier {
 		f.fix("remove it, or have it asked earlier")
 	} else {
@@ -181,17 +181,21 @@ func verb(a policy.Action) string {
 	return map[policy.Action]string{policy.ActionAllow: "allows", policy.ActionDeny: "denies", policy.ActionPass: "passes on"}[a]
 }
 
-// names lists rules with what they do: "an allow of shop/a ingress[0]".
+func done(a policy.Action) string {
+	return map[policy.Action]string{policy.ActionAllow: "allowed", policy.ActionDeny: "denied", policy.ActionPass: "passed on"}[a]
+}
+
+// names lists rules for people: "shop/a ingress[0], shop/b ingress[2]".
 func names(list []*rule) string {
 	out := make([]string, len(list))
 	for i, r := range list {
-		out[i] = r.String() + " (" + r.Action.String() + ")"
+		out[i] = r.String()
 	}
 	return some(out)
 }
 
 func (o *ordering) redundant(r *rule, by []*rule) {
-	f := o.add(r.of, r.path(), checkRedundant, "everything that it %s, %s %s already", verb(r.Action), names(by), verb(r.Action))
+	f := o.add(r.of, r.path(), checkRedundant, "everything that it %s is %s already by %s", verb(r.Action), done(r.Action), names(by))
 	f.fix("remove it, unless the others may go before it does")
 	if slices.ContainsFunc(by, func(b *rule) bool { return b.of != r.of }) {
 		f.as(Note)

@@ -110,7 +110,7 @@ func (l *linter) portName(r *rule, p ports, path string, servers []*identity.Wor
 		}
 	}
 	slices.Sort(names)
-	f := l.add(r.of, path, checkPortName, "no workload that it could mean has a %s port named %q%s", p.protocol, p.name, didYouMean(p.name, names))
+	f := l.add(r.of, path, checkPortName, "no workload that it could mean has a %s port named %q", p.protocol, p.name)
 	near := policy.Nearest(p.name, names)
 	for _, protocol := range []identity.Protocol{identity.TCP, identity.UDP, identity.SCTP} {
 		if others[protocol] {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -206,8 +207,8 @@ func (l *linter) network(r *rule, path, name string) {
 		return
 	}
 	near := policy.Nearest(name, known)
-	f := l.add(r.of, path+".network", checkNetwork, "network %q is none of the built-in ones (%s); without it in the daemon's configuration the peer is nobody%s",
-		name, some(built), didYouMean(name, known))
+	f := l.add(r.of, path+".network", checkNetwork, "network %q is none of the built-in ones (%s); without it in the daemon's configuration the peer is nobody",
+		name, strings.Join(built, ", "))
 	switch {
 	case near != "":
 		f.fix("write network: %s", near).replace(name, near)
@@ -222,8 +223,12 @@ func (l *linter) service(r *rule, path, name string) {
 	if l.view == nil || slices.Contains(l.known.services, name) {
 		return
 	}
-	l.add(r.of, path+".service", checkService, "service %s is not known%s", name, didYouMean(name, l.known.services)).
-		fix("correct its name or namespace, or select its workloads by labels")
+	f := l.add(r.of, path+".service", checkService, "Service %s is not known", name)
+	if near := policy.Nearest(name, l.known.services); near != "" {
+		f.fix("write %s", near)
+	} else {
+		f.fix("correct its name or namespace, or select its workloads by labels")
+	}
 }
 
 // show names a selector for people.
