@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"encoding/binary"
 	"net/netip"
 
 	"github.com/google/gopacket"
@@ -14,7 +15,7 @@ import (
 type decodePacket struct {
 	src, dst netip.Addr
 	protocol identity.Protocol
-	sport    uint16
+	sport    uint16 // the identifier for echo requests and replies
 	dport    uint16 // the type for ICMP and ICMPv6
 	flags    byte   // of TCP, byte 13 of its header; the type of the first chunk for SCTP
 	length   uint64 // of the whole packet in bytes, however little of it was copied
@@ -107,8 +108,15 @@ func (p *decodeParser) internet(d *decodePacket, parser *gopacket.DecodingLayerP
 			d.whole = d.whole && !p.ip6.src.Is4In6() && !p.ip6.dst.Is4In6()
 		case layers.LayerTypeICMPv4:
 			reached, d.dport = true, uint16(p.icmp4.TypeCode.Type())
+			if t := p.icmp4.TypeCode.Type(); t == layers.ICMPv4TypeEchoRequest || t == layers.ICMPv4TypeEchoReply {
+				d.sport = p.icmp4.Id
+			}
 		case layers.LayerTypeICMPv6:
 			reached, d.dport = true, uint16(p.icmp6.TypeCode.Type())
+			t, b := p.icmp6.TypeCode.Type(), p.icmp6.LayerPayload()
+			if (t == layers.ICMPv6TypeEchoRequest || t == layers.ICMPv6TypeEchoReply) && len(b) >= 2 {
+				d.sport = binary.BigEndian.Uint16(b)
+			}
 		case layers.LayerTypeTCP:
 			reached = p.tcp.into(d)
 		case layers.LayerTypeUDP:

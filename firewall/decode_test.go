@@ -163,7 +163,7 @@ func decodeRows(t testing.TB) []decodeRow {
 		{"UDP, IPv6, first fragment", 10, PrefixOutDeny, fragment6(0), decodeWhole, with(v6, 17, 5353, 53, 72, denied)},
 		{"UDP, IPv6, later fragment", 10, PrefixOutDeny, fragment6(8), decodeWhole, with(v6, 17, 0, 0, 72, denied)},
 		{"ICMPv6 echo", 10, PrefixInAllow, testPacket(t, testIPv6(layers.IPProtocolICMPv6),
-			&layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(128, 0)}, pad), decodeWhole, with(v6, 58, 0, 128, 60, in)},
+			&layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(128, 0)}, pad), decodeWhole, with(v6, 58, 0x3031, 128, 60, in)},
 		{"IPv4-mapped address on the wire teaches nothing", 10, PrefixOutAllow, mappedPacket, decodeMalformed, flow.Record{}},
 		{"IPv4-mapped address on the wire is denied aloud", 10, PrefixOutDeny, mappedPacket, decodePartial,
 			with(v6, 6, 40000, 80, 80, denied, func(r *flow.Record) { r.Client = decode4a })},

@@ -39,11 +39,11 @@ const (
 	AtClientGuard              // on the client's interface, out of its reach
 	AtServerGuard              // on the server's interface, where its guard remembers what comes in
 	AtServer                   // entering the server's namespace
-	stages
+	onNode                     // in tables of others between the guards
 )
 
 func (s Stage) String() string {
-	return [...]string{"client's namespace", "client's guard", "server's guard", "server's namespace"}[s]
+	return [...]string{"client's namespace", "client's guard", "server's guard", "server's namespace", "node"}[s]
 }
 
 // Fate is what became of the probe in a place.
@@ -67,6 +67,13 @@ type Step struct {
 	Rule    string // as nft prints it; empty for a chain's policy, and for rules of others
 	Comment string
 	Alerted bool // passed, and enforce would have dropped it
+}
+
+// Traced is what became of a probe.
+type Traced struct {
+	Steps  [4]Step // by Stage
+	Node   Step    // what others' tables on the node did between the guards; NotReached where none saw it
+	Unsent error   // why the packet could not even be sent, no route for instance
 }
 
 // Trace sends one packet and hears from the kernel which rules it met. It asks by a table of its own in
@@ -119,24 +126,23 @@ func (t *Trace) check() error {
 	return nil
 }
 
-// Run sends the packet and says what became of it. sent is why the packet could not be sent at all, no
-// route for instance; a packet that rules drop is no error.
-func (t *Trace) Run(ctx context.Context) (steps [stages]Step, sent error, err error) {
+// Run sends the packet and says what became of it. A packet that rules drop is no error.
+func (t *Trace) Run(ctx context.Context) (Traced, error) {
 	forget, err := t.recall()
 	if err != nil {
-		return steps, nil, fmt.Errorf("trace: %w", err)
+		return Traced{}, fmt.Errorf("trace: %w", err)
 	}
-	sent = t.sender.send()
+	unsent := t.sender.send()
 	events, err := t.collect(ctx)
 	err = errors.Join(err, forget())
-	steps = t.tell(events)
-	if steps[AtClient].Fate != NotReached {
-		sent = nil // the kernel tells a program of a packet that was dropped, too
+	out := t.tell(events)
+	if out.Steps[AtClient].Fate == NotReached {
+		out.Unsent = unsent // else it is what the kernel tells a program whose packet was dropped
 	}
 	if err != nil {
 		err = fmt.Errorf("trace: %w", err)
 	}
-	return steps, sent, err
+	return out, err
 }
 
 // Close ends the probe and takes the tables away.
@@ -280,42 +286,43 @@ func (t *Trace) wait(d time.Duration) ([]traceEvent, error) {
 
 // decided says whether the probe's fate is known, and how long to go on listening.
 func (t *Trace) decided(events []traceEvent) (time.Duration, bool) {
-	steps := t.tell(events)
-	for _, s := range steps {
+	got := t.tell(events)
+	for _, s := range append(got.Steps[:], got.Node) {
 		if s.Fate == Dropped {
 			return 0, true
 		}
 	}
 	switch {
-	case t.to == nil && steps[AtClientGuard].Fate == Passed:
+	case t.to == nil && got.Steps[AtClientGuard].Fate == Passed:
 		return traceNode, true
-	case t.to != nil && steps[AtServer].Fate == Passed && steps[AtServer].Table != "":
+	case t.to != nil && got.Steps[AtServer].Fate == Passed && got.Steps[AtServer].Table != "":
 		return traceGrace, true
 	}
 	return 0, false
 }
 
 // tell makes steps of events.
-func (t *Trace) tell(events []traceEvent) [stages]Step {
-	var out [stages]Step
+func (t *Trace) tell(events []traceEvent) Traced {
+	var out Traced
 	if t.to == nil {
-		out[AtServerGuard].Fate, out[AtServer].Fate = NotHere, NotHere
+		out.Steps[AtServerGuard].Fate, out.Steps[AtServer].Fate = NotHere, NotHere
 	}
-	for s := range stages {
-		var path []traceEvent
-		for _, e := range events {
-			if e.stage == s {
-				path = append(path, e)
-			}
+	var path [onNode + 1][]traceEvent
+	for _, e := range events {
+		path[e.stage] = append(path[e.stage], e)
+	}
+	for s := range out.Steps {
+		if len(path[s]) > 0 {
+			out.Steps[s] = stepOf(path[s])
 		}
-		if len(path) > 0 {
-			out[s] = stepOf(path)
-		}
+	}
+	if len(path[onNode]) > 0 {
+		out.Node = stepOf(path[onNode])
 	}
 	return out
 }
 
-// stepOf reads the rules that a packet met in one place: the first is the one that turned tracing on.
+// stepOf reads the rules that a packet met in one place, that which turned tracing on among them.
 func stepOf(path []traceEvent) Step {
 	step := Step{Fate: Passed}
 	use := func(e traceEvent) {

@@ -77,13 +77,17 @@ func (p *tracePart) event(family Family, body []byte) (e traceEvent, ok bool) {
 	last, known := p.known[id]
 	if mine, is := p.stages[e.table+" "+e.chain]; is {
 		stage, known = mine, true // the rule that turned tracing on
+	} else if !ours && p.at == AtNode {
+		stage = onNode
 	} else if !ours {
 		stage = last
 	}
 	if !known {
 		return e, false
 	}
-	p.known[id] = stage
+	if stage != onNode {
+		p.known[id] = stage
+	}
 	e.stage, e.ours = stage, ours
 	e.drop = kind == traceByRule && verdict == 0 || kind == traceByPolicy && policy == 0 // NF_DROP
 	e.rule = p.rule(e.table, e.chain, handle)

@@ -38,7 +38,7 @@ type Record struct {
 	Client     netip.Addr       // unmapped, no zone
 	Server     netip.Addr       // as the client dialled it: may be a virtual address
 	Protocol   identity.Protocol
-	ClientPort uint16 // 0 when not known; never part of an edge
+	ClientPort uint16 // the identifier for echo requests; 0 when not known; never part of an edge
 	Port       uint16 // the server's port; the type for ICMP and ICMPv6
 	Verdict    policy.Verdict
 	Count      uint64 // connections (datagrams for UDP) that this record stands for; at least 1 except for Usage
