@@ -52,9 +52,9 @@ func (s slot) store() string {
 
 // parseSlot reads what store wrote.
 func parseSlot(key string) (slot, error) {
-	plain, shadow := strings.CutSuffix(key, shadowSuffix)
-	parts := strings.Split(plain, "/")
-	if len(parts) != 3 || parts[0] == "" || parts[2] == "" {
+	parts := strings.Split(key, "/")
+	shadow := len(parts) == 4 && "/"+parts[3] == shadowSuffix
+	if len(parts) != 3 && !shadow || parts[0] == "" || parts[2] == "" {
 		return slot{}, fmt.Errorf("key %q: want kind/namespace/name", key)
 	}
 	return slot{policy.Key{Kind: parts[0], Namespace: parts[1], Name: parts[2]}, shadow}, nil

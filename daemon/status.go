@@ -49,7 +49,9 @@ func (d *Daemon) Status(context.Context) (api.Status, error) {
 		Version: Version(), Node: d.cfg.Node, PID: os.Getpid(), Started: d.started, Kernel: kernel(),
 		Workloads: len(d.local()), Services: len(services), Policies: d.rules.Load().set.Len(),
 		Edges: d.graph.Stats().Edges, Modes: map[string]int{}, Counters: d.countersNow(),
+		Generation: d.generation.Load(), Pending: d.pendingRow(),
 	}
+	s.Shadows = len(d.rules.Load().held) - s.Policies
 	for service := range services {
 		s.Modes[m.of(service).String()]++
 	}

@@ -33,7 +33,7 @@ func (s *Store) Commit(c Change) error {
 		return nil
 	}
 	return s.update("policies", func(tx *bbolt.Tx) error {
-		for _, step := range []func(*bbolt.Tx, *Change) error{putPolicies, putModes, putGeneration, putPending, putEvidence} {
+		for _, step := range []func(*bbolt.Tx, *Change) error{putPolicies, putModes, putPending, putGeneration, putEvidence} {
 			if err := step(tx, &c); err != nil {
 				return err
 			}

@@ -193,12 +193,19 @@ func (h *history) unuse(hash Hash) error {
 	return h.texts.Delete(hash[:])
 }
 
-// prune lets go of the oldest generations beyond the bounds, never of the newest.
+// prune lets go of the oldest generations beyond the bounds, never of the newest, nor of one that may
+// have to be undone.
 func (h *history) prune(newest uint64) error {
+	var pending StoredPending
+	if raw := h.tx.Bucket(bucketMeta).Get(keyPending); raw != nil {
+		if err := json.Unmarshal(raw, &pending); err != nil {
+			return err
+		}
+	}
 	for {
 		key, raw := h.list.Cursor().First()
 		oldest := number(key)
-		if key == nil || oldest >= newest || oldest+maxGenerations > newest && h.bytes <= maxHistory {
+		if key == nil || oldest >= newest || oldest == pending.Generation || oldest+maxGenerations > newest && h.bytes <= maxHistory {
 			return nil
 		}
 		var g StoredGeneration
