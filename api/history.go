@@ -50,7 +50,6 @@ type Shadow struct {
 	Denied  uint64       `json:"denied"`            // allowed by what is in force; would be denied
 	Opened  uint64       `json:"opened"`            // denied by what is in force; would be allowed
 	Refused uint64       `json:"refused"`           // denied by both
-	Alone   uint64       `json:"alone"`             // would be denied if this shadow alone were in force
 	Edges   []ShadowEdge `json:"edges,omitempty"`   // where there is a difference, most connections first; bounded
 	Beyond  uint64       `json:"beyond,omitempty"`  // differences counted above that found Edges full
 	After   uint64       `json:"after,omitempty"`   // it takes force by itself on so many connections

@@ -58,6 +58,7 @@ type Daemon struct {
 	flows    feed[api.Flow]
 	runtimes *runtimes.Sources
 	counters counters
+	traces   traces
 
 	// change is held through a change of policies, modes or inventory, from looking at what is there
 	// to the new state being in force; rules and modes are read without it.

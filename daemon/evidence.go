@@ -59,8 +59,15 @@ type ShadowEdge struct {
 // ShadowKey tells them apart.
 type ShadowKey struct {
 	flow.Key
-	Direction policy.Direction `json:"direction"` // the end that the shadow selects
-	Opened    bool             `json:"opened,omitempty"`
+	AtServer bool `json:"atServer,omitempty"` // the end that the shadow selects: the server's ingress, else the client's egress
+	Opened   bool `json:"opened,omitempty"`
+}
+
+func (k ShadowKey) direction() policy.Direction {
+	if k.AtServer {
+		return policy.Ingress
+	}
+	return policy.Egress
 }
 
 // ServicePhase is how much of a service's life a shadow has seen.
@@ -100,7 +107,7 @@ func (e *evidence) stored() *StoredEvidence {
 		out.Edges = append(out.Edges, c)
 	}
 	slices.SortFunc(out.Edges, func(a, b ShadowEdge) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), a.Key.Compare(b.Key), cmp.Compare(a.Direction, b.Direction))
+		return cmp.Or(cmp.Compare(b.Count, a.Count), a.Key.Compare(b.Key), cmp.Compare(a.direction(), b.direction()))
 	})
 	for _, p := range e.phases {
 		out.Phases = append(out.Phases, *p)

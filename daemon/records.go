@@ -43,6 +43,9 @@ func (c *counters) addReader(s firewall.ReaderStats) {
 // the alerts. It is the one place that knows whose packet it was: whatever address the packet
 // claims, the end that reported it is this workload.
 func (d *Daemon) onRecord(id string, r flow.Record) {
+	if d.traces.mine(&r) {
+		return
+	}
 	view := d.index.View()
 	self := view.Workload(id)
 	client, server := d.index.Name(r.Client, r.Time), d.index.Name(r.Server, r.Time)

@@ -150,7 +150,7 @@ func (d *Daemon) try(self *identity.Workload, r *flow.Record, c policy.Connectio
 	if r.Direction == policy.Ingress {
 		is, would = now.Ingress, then.Ingress
 	}
-	t := trialResult{key: ShadowKey{Key: key, Direction: r.Direction}, time: r.Time, count: max(r.Count, 1), now: is.Verdict, then: would.Verdict,
+	t := trialResult{key: ShadowKey{Key: key, AtServer: r.Direction == policy.Ingress}, time: r.Time, count: max(r.Count, 1), now: is.Verdict, then: would.Verdict,
 		reason: would.Reason, service: self.Service, since: self.Since,
 		example: peerText(c.Client) + " → " + peerText(c.Server), startSeen: d.startSeen(self.ID)}
 	for _, a := range d.shadows.add(of, t) {
@@ -287,7 +287,7 @@ func (d *Daemon) shadowRow(rb *rulebook, at slot) *api.Shadow {
 		Missing: d.missing(rb, []slot{at}, d.neededFor(e))}
 	for _, x := range e.Edges {
 		row := api.ShadowEdge{Client: x.Client.String(), Server: x.Server.String(), Protocol: x.Protocol.String(), Port: x.Port,
-			Direction: x.Direction.String(), Verdict: "deny", Count: x.Count, First: x.First, Last: x.Last, Examples: x.Examples, Reason: x.Reason}
+			Direction: x.direction().String(), Verdict: "deny", Count: x.Count, First: x.First, Last: x.Last, Examples: x.Examples, Reason: x.Reason}
 		if x.Opened {
 			row.Verdict = "allow"
 		}

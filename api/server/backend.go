@@ -36,6 +36,7 @@ type Backend interface {
 	Alerts(ctx context.Context, kind string, limit int) ([]json.RawMessage, error)
 	FollowAlerts(ctx context.Context, kind string, limit int, send func(json.RawMessage) error) error
 	Explain(ctx context.Context, r api.ExplainRequest) (api.Explanation, error)
+	Trace(ctx context.Context, r api.TraceRequest) (api.Trace, error)
 	CNI(ctx context.Context, r api.CNIRequest) error
 }
 

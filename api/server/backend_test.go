@@ -138,6 +138,10 @@ func (b *backend) Explain(_ context.Context, r api.ExplainRequest) (api.Explanat
 	return api.Explanation{Client: r.Client, Server: r.Server, Verdict: "deny"}, nil
 }
 
+func (b *backend) Trace(_ context.Context, r api.TraceRequest) (api.Trace, error) {
+	return api.Trace{Client: r.Client, Server: r.Server, Outcome: api.FateDrop}, nil
+}
+
 func (b *backend) CNI(_ context.Context, r api.CNIRequest) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

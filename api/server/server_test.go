@@ -75,6 +75,10 @@ func TestEveryPath(t *testing.T) {
 			v, err := c.Explain(ctx, api.ExplainRequest{Client: "shop/a", Server: "shop/b"})
 			return v.Verdict, err
 		}, `"deny"`},
+		"trace": {func() (any, error) {
+			v, err := c.Trace(ctx, api.TraceRequest{Client: "shop/a", Server: "shop/b"})
+			return v.Outcome, err
+		}, `"drop"`},
 		"cni": {func() (any, error) {
 			return nil, c.CNI(ctx, api.CNIRequest{Command: "DEL", ContainerID: "c1"})
 		}, `null`},
