@@ -86,6 +86,10 @@ func sortSide(entries []policy.Entry, s site) sideSets {
 			exact.proto(uint8(e.Protocol))
 			exact.port(e.Port)
 			exact.done()
+		case e.EndProtocol != 0:
+			b := boxOf(e.Peer, identity.AnyProtocol, 0, 65535)
+			b.protoLo, b.protoHi = uint8(e.Protocol), uint8(e.EndProtocol)
+			blocks = append(blocks, b)
 		case e.Protocol == s.icmp() && e.Port <= 255:
 			types = append(types, typeBox(e))
 		case e.Protocol.IsICMP():

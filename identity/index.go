@@ -49,6 +49,8 @@ type Index struct {
 	resolvers  []netip.Addr              //
 	networks   map[string][]netip.Prefix //
 	podBlocks  []netip.Prefix            //
+	nodes      map[string]NodeInfo       //
+	noBuiltIn  [2]bool                   // node, dns: not allowed by itself
 	view       atomic.Pointer[View]      // nil: something changed since
 }
 
@@ -82,6 +84,7 @@ func NewIndex(node string) *Index {
 		spaces:   map[string]Labels{},
 		services: []KubeService{}, nodeAddrs: []netip.Addr{}, resolvers: []netip.Addr{}, podBlocks: []netip.Prefix{},
 		networks: map[string][]netip.Prefix{MetadataNetwork: metadataPrefixes},
+		nodes:    map[string]NodeInfo{},
 	}
 }
 
@@ -245,6 +248,25 @@ func (ix *Index) SetPodBlocks(blocks []netip.Prefix) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
 	set(ix, &ix.podBlocks, normalPrefixes(blocks))
+}
+
+// SetNodes replaces what node objects say: labels and addresses, by node name.
+func (ix *Index) SetNodes(nodes map[string]NodeInfo) {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	clean := make(map[string]NodeInfo, len(nodes))
+	for name, n := range nodes {
+		clean[name] = NodeInfo{Labels: maps.Clone(n.Labels), Addrs: normalAddrs(n.Addrs)}
+	}
+	set(ix, &ix.nodes, clean)
+}
+
+// SetBuiltIns says what is allowed without a policy: that the node talks to its own workloads, and that
+// workloads ask their resolvers. Both are, unless it is said otherwise.
+func (ix *Index) SetBuiltIns(node, dns bool) {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	set(ix, &ix.noBuiltIn, [2]bool{!node, !dns})
 }
 
 func set[T any](ix *Index, field *T, value T) bool {

@@ -33,6 +33,10 @@ func (ix *Index) snapshotLocked() *View {
 		Resolvers:  ix.resolvers,
 		Networks:   maps.Clone(ix.networks),
 		PodBlocks:  ix.podBlocks,
+		Services:   ix.services,
+		Nodes:      ix.nodes,
+		NoNode:     ix.noBuiltIn[0],
+		NoDNS:      ix.noBuiltIn[1],
 	}
 	for _, r := range ix.records {
 		if !r.hidden {

@@ -34,6 +34,10 @@ type View struct {
 	Resolvers  []netip.Addr              // resolvers of resolv.conf of all local workloads, sorted
 	Networks   map[string][]netip.Prefix // named networks
 	PodBlocks  []netip.Prefix            // the cluster's pod ranges, may be empty
+	Services   []KubeService             // all Services, in the order given
+	Nodes      map[string]NodeInfo       // nodes as their objects describe them, by name
+	NoNode     bool                      // the node's own traffic to its workloads is not allowed by itself
+	NoDNS      bool                      // asking resolvers is not allowed by itself
 
 	derived sync.Once
 	cluster []netip.Prefix
@@ -43,6 +47,7 @@ type View struct {
 	labels  map[string]map[string][]*Workload // key, value: who carries it
 	nets    []namedPrefix
 	hosts   map[string][]netip.Addr // node: its addresses
+	served  map[string][]*Workload  // "namespace/name" of a Service: the workloads that it selects
 }
 
 type namedPrefix struct {
@@ -170,6 +175,7 @@ func (v *View) derive() {
 		v.hosts = hostAddrs(v)
 		v.cluster = clusterBlocks(v)
 		v.world = worldBlocks(v)
+		v.served = servedBy(v)
 	})
 }
 
@@ -202,9 +208,47 @@ func (v *View) NodeOf(w *Workload) []netip.Addr {
 	return v.hosts[node]
 }
 
-// hostAddrs gathers the addresses of every node from the workloads in its network namespace.
+// Behind lists the workloads that a Service selects, those that have ended left out, sorted by ID. Nil:
+// no such Service, or one without selector, or nobody.
+func (v *View) Behind(namespace, service string) []*Workload {
+	v.derive()
+	return v.served[namespace+"/"+service]
+}
+
+// servedBy finds the workloads behind every Service.
+func servedBy(v *View) map[string][]*Workload {
+	out := make(map[string][]*Workload, len(v.Services))
+	for _, s := range v.Services {
+		if len(s.Selector) == 0 {
+			continue
+		}
+		for _, w := range v.spaces[s.Namespace] {
+			if len(w.Addrs) > 0 && s.Selects(w) {
+				name := s.Namespace + "/" + s.Name
+				out[name] = append(out[name], w)
+			}
+		}
+	}
+	return out
+}
+
+// Selects says whether a workload of the Service's namespace carries its labels.
+func (s KubeService) Selects(w *Workload) bool {
+	for k, val := range s.Selector {
+		if have, ok := w.Labels[k]; !ok || have != val {
+			return false
+		}
+	}
+	return len(s.Selector) > 0 && w.Namespace == s.Namespace
+}
+
+// hostAddrs gathers the addresses of every node: from node objects, and from the workloads in its
+// network namespace.
 func hostAddrs(v *View) map[string][]netip.Addr {
 	hosts := map[string][]netip.Addr{v.Node: slices.Clone(v.NodeAddrs)}
+	for name, n := range v.Nodes {
+		hosts[name] = append(hosts[name], n.Addrs...)
+	}
 	for _, w := range v.Workloads {
 		if w.HostNetwork && (w.Node != "" || w.Local) {
 			node := w.Node

@@ -53,6 +53,12 @@ type Workload struct {
 	Since           time.Time // from when on its addresses are its own
 }
 
+// NodeInfo is what a node's object says of it.
+type NodeInfo struct {
+	Labels Labels
+	Addrs  []netip.Addr
+}
+
 // PeerKind tells what the other end of a flow is. The zero value is the least trusted.
 type PeerKind uint8
 

@@ -83,15 +83,29 @@ func (m *Mode) UnmarshalText(b []byte) error {
 type Entry struct {
 	Peer     netip.Prefix      // masked; a /32 or /128 is one address. Never IPv4-mapped
 	Protocol identity.Protocol // AnyProtocol: every protocol and port; Port and EndPort are then 0
-	Port     uint16            // first port; the type for ICMP and ICMPv6
-	EndPort  uint16            // last port, equal to Port for one; 0 and 65535 for every port of the protocol
-	Rule     string            // which rule says so: "namespace/policy ingress[0]", or "built-in node" and the like
+	// EndProtocol makes a range of protocols, with all their ports, from Protocol (which may be 0) to
+	// here: what is left of every protocol where some are treated otherwise. 0: one protocol, or every.
+	EndProtocol identity.Protocol
+	Port        uint16 // first port; the type for ICMP and ICMPv6
+	EndPort     uint16 // last port, equal to Port for one; 0 and 65535 for every port of the protocol
+	Rule        string // which rule says so: "namespace/policy ingress[0]", or "built-in node" and the like
+}
+
+// Covers says whether the entry is about a packet of that protocol and port (0 without ports).
+func (e Entry) Covers(p identity.Protocol, port uint16) bool {
+	switch {
+	case e.EndProtocol != 0:
+		return e.Protocol <= p && p <= e.EndProtocol
+	case e.Protocol == identity.AnyProtocol:
+		return true
+	}
+	return e.Protocol == p && e.Port <= port && port <= e.EndPort
 }
 
 // Exact says that the entry is one address with one port, or one address with everything: what
 // fits in a hash set.
 func (e Entry) Exact() bool {
-	return e.Peer.IsSingleIP() && (e.Protocol == identity.AnyProtocol || e.Protocol.HasPorts() && e.Port == e.EndPort)
+	return e.Peer.IsSingleIP() && e.EndProtocol == 0 && (e.Protocol == identity.AnyProtocol || e.Protocol.HasPorts() && e.Port == e.EndPort)
 }
 
 // NameEntry allows a DNS name instead of an address: what answers from the workload's own resolvers
