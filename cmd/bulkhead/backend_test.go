@@ -163,6 +163,11 @@ func (b *files) Explain(_ context.Context, r api.ExplainRequest) (api.Explanatio
 	return answer[api.Explanation](b, "explain")
 }
 
+func (b *files) Trace(_ context.Context, r api.TraceRequest) (api.Trace, error) {
+	b.note("trace %s %s %s/%d%s", r.Client, r.Server, r.Protocol, r.Port, r.PortName)
+	return answer[api.Trace](b, "trace")
+}
+
 func (b *files) CNI(context.Context, api.CNIRequest) error {
 	return api.Errorf(api.BadRequest, "no plugin in this test")
 }
