@@ -102,12 +102,35 @@ func (b *files) Preview(_ context.Context, r api.ApplyRequest) (api.Preview, err
 	return answer[api.Preview](b, "preview")
 }
 
+// request is what was asked for, without what was not.
 func request(r api.ApplyRequest) string {
+	var out []string
+	say := func(key, value string) {
+		if value != "" && value != "false" {
+			out = append(out, key+"="+value)
+		}
+	}
+	say("do", r.Do)
 	var names []string
 	for _, f := range r.Files {
 		names = append(names, fmt.Sprintf("%s:%d", filepath.Base(f.Name), len(f.Data)))
 	}
-	return fmt.Sprintf("files=%s mode=%s prune=%t services=%s", strings.Join(names, ","), r.Mode, r.Prune, strings.Join(r.Services, ","))
+	out = append(out, fmt.Sprintf("files=%s mode=%s prune=%t services=%s", strings.Join(names, ","), r.Mode, r.Prune, strings.Join(r.Services, ",")))
+	for _, n := range r.Names {
+		say("name", n.Kind+"/"+n.Namespace+"/"+n.Name)
+	}
+	say("shadow", fmt.Sprint(r.Shadow))
+	if r.After > 0 {
+		say("after", fmt.Sprint(r.After))
+	}
+	say("now", fmt.Sprint(r.Now))
+	if r.Generation != nil {
+		say("generation", fmt.Sprint(*r.Generation))
+	}
+	say("keep-files", fmt.Sprint(r.KeepFiles))
+	say("within", r.ConfirmWithin)
+	say("message", r.Message)
+	return strings.Join(out, " ")
 }
 
 func (b *files) History(_ context.Context, limit int) ([]api.Generation, error) {

@@ -10,8 +10,8 @@ import (
 	"github.com/bulkhead-firewall/bulkhead/api"
 )
 
-// maxPolicyFile bounds one policy file, in bytes, so that a wrong path never fills memory.
-const maxPolicyFile = 4 << 20
+// maxPolicyFile bounds one policy file, in bytes, as the parser does, so that a wrong path never fills memory.
+const maxPolicyFile = 16 << 20
 
 // readFiles reads what -f names: files, folders (their .yaml, .yml and .json files, not those of
 // folders in them), or - for standard input. Names in the result are what the user typed, so that

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,6 +14,7 @@ import (
 
 func (a *app) mode() *cobra.Command {
 	var all, yes bool
+	var within time.Duration
 	cmd := &cobra.Command{
 		Use:   "mode [SERVICE | --all] [learn|alert|enforce]",
 		Short: "Show or set how far a service has come: learn, alert, enforce",
@@ -22,7 +24,8 @@ func (a *app) mode() *cobra.Command {
   alert    everything passes; what policy would deny raises an alert
   enforce  what policy denies is dropped and raises an alert
 
-Before enforce it shows which seen edges would break, and asks. Said no, it exits with 3.`,
+Before enforce it shows which seen edges would break, and asks. Said no, it exits with 3.
+With --confirm-within it undoes itself after that span unless it is confirmed.`,
 		Args:              atMost(2, "two: SERVICE and a mode"),
 		ValidArgsFunction: a.completeMode,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -42,10 +45,14 @@ Before enforce it shows which seen edges would break, and asks. Said no, it exit
 			if err := checkMode(cmd, args[0]); err != nil {
 				return err
 			}
+			if within != 0 {
+				return a.run(cmd, &change{req: api.ApplyRequest{Mode: args[0], Services: []string{service}}, yes: yes || args[0] != "enforce", within: within})
+			}
 			return a.setMode(cmd, api.ServiceMode{Service: service, Mode: args[0]}, yes)
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "every service, and those to come")
+	cmd.Flags().DurationVar(&within, "confirm-within", 0, "undo it after this span (1s to 24h) unless it is confirmed")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask before enforce")
 	return cmd
 }

@@ -1,102 +1,50 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
 
-	"github.com/bulkhead-firewall/bulkhead/api"
 	"github.com/bulkhead-firewall/bulkhead/policy"
 )
 
 func (a *app) policyApply() *cobra.Command {
 	var paths []string
-	var req api.ApplyRequest
-	var dryRun, yes bool
+	c := change{removals: true}
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE",
 		Short: "Put policies in force: all of them, or none",
 		Long: `Put policies in force: all of them, or none.
 
-Where seen edges would break, or policies would go, it shows them and asks first.`,
+Where seen edges would break, or policies would go, it shows them and asks first.
+
+With --confirm-within it is done at once, and undone by itself after that span unless somebody
+confirms it, here or with: bulkhead policy confirm. A change that cuts you off undoes itself.
+
+With --shadow nothing is denied: the policies are judged beside what is in force, and
+bulkhead policy shadow tells what they would deny.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := needFiles(cmd, paths); err != nil {
 				return err
 			}
-			if err := checkMode(cmd, req.Mode); err != nil {
+			if err := checkMode(cmd, c.req.Mode); err != nil {
 				return err
+			}
+			if c.req.Shadow && c.req.Mode != "" {
+				return usage(cmd, "--shadow changes no mode; leave --mode away")
 			}
 			var err error
-			if req.Files, err = a.readFiles(paths); err != nil {
+			if c.req.Files, err = a.readFiles(paths); err != nil {
 				return err
 			}
-			if dryRun || !yes {
-				p, err := a.client().Preview(cmd.Context(), req)
-				if err != nil {
-					return err
-				}
-				if dryRun {
-					return a.print(p, func() error { return a.printPreview(p) })
-				}
-				if err := a.agree(p); err != nil {
-					return err
-				}
-			}
-			r, err := a.client().Apply(cmd.Context(), req)
-			if err != nil {
-				return err
-			}
-			return a.print(r, func() error { return a.printApplied(r, req.Mode) })
+			return a.run(cmd, &c)
 		},
 	}
 	filesFlag(cmd, &paths)
-	modeFlag(cmd, &req.Mode)
-	f := cmd.Flags()
-	f.BoolVar(&dryRun, "dry-run", false, "only show what it would do")
-	f.BoolVar(&req.Prune, "prune", false, "remove policies that were applied before and are not in the files")
-	f.BoolVar(&yes, "yes", false, "do not ask")
+	modeFlag(cmd, &c.req.Mode)
+	c.flags(cmd)
+	cmd.Flags().BoolVar(&c.req.Prune, "prune", false, "remove policies that were applied before and are not in the files")
+	cmd.Flags().BoolVar(&c.req.Shadow, "shadow", false, "as shadows: judge and tell, deny nothing")
 	return cmd
-}
-
-// agree asks when a change cuts what was seen or removes policies.
-func (a *app) agree(p api.Preview) error {
-	if len(p.Breaks) == 0 && len(p.Removed) == 0 {
-		return nil
-	}
-	for _, name := range p.Removed {
-		fmt.Fprintf(a.err, "would remove  %s\n", name)
-	}
-	a.warnBreaks(p)
-	return a.confirm(fmt.Sprintf("this breaks %s and removes %s", plural(len(p.Breaks), "seen edge", "seen edges"),
-		plural(len(p.Removed), "policy", "policies")))
-}
-
-// warnBreaks lists what breaks on the error stream, so that -o json stays JSON.
-func (a *app) warnBreaks(p api.Preview) {
-	on := *a
-	on.out, on.color = a.err, a.color && terminal(a.err)
-	on.printRows("breaks", "deny", p.Breaks)
-}
-
-func (a *app) printApplied(r api.ApplyResult, mode string) error {
-	for _, part := range []struct {
-		word  string
-		names []string
-	}{{"created", r.Created}, {"changed", r.Changed}, {"unchanged", r.Unchanged}, {"removed", r.Removed}} {
-		for _, name := range part.names {
-			fmt.Fprintf(a.out, "%-9s  %s\n", part.word, name)
-		}
-	}
-	for _, w := range r.Warnings {
-		fmt.Fprintf(a.out, "warning    %s\n", w)
-	}
-	in := ""
-	if mode != "" {
-		in = " in mode " + a.word(mode)
-	}
-	_, err := fmt.Fprintf(a.out, "generation %d holds in %s%s\n", r.Generation, plural(r.Workloads, "workload", "workloads"), in)
-	return err
 }
 
 // modeFlag adds the --mode that apply and diff share.

@@ -18,6 +18,9 @@ func (a *app) printPreview(p api.Preview) error {
 			fmt.Fprintf(a.out, "would %s  %s\n", part.verb, name)
 		}
 	}
+	for _, m := range p.Modes {
+		fmt.Fprintf(a.out, "would set     %s\n", m)
+	}
 	a.printRows("breaks", "deny", p.Breaks)
 	a.printRows("opens", "allow", p.Opens)
 	_, err := fmt.Fprintf(a.out, "%s would break, %s would open\n", plural(len(p.Breaks), "seen edge", "seen edges"),

@@ -36,7 +36,7 @@ func TestScripts(t *testing.T) {
 }
 
 // ago is how a fixture writes a time relative to now: AGO(72h).
-var ago = regexp.MustCompile(`AGO\((\w+)\)`)
+var ago = regexp.MustCompile(`AGO\((-?\w+)\)`)
 
 func startDaemon(ts *testscript.TestScript, _ bool, args []string) {
 	b := &files{dir: ts.MkAbs(args[0]), log: ts.MkAbs("requests")}
