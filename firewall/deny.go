@@ -49,13 +49,13 @@ func (spec Spec) denies(d policy.Direction, v6 bool) denies {
 		if e.Peer.Addr().Is6() != v6 {
 			continue
 		}
-		whole := e.Protocol == identity.AnyProtocol
+		whole := e.Protocol == identity.AnyProtocol && e.EndProtocol == 0
 		switch {
 		case e.Exact() && whole:
 			out |= deniesPeer
 		case e.Exact():
 			out |= deniesPort
-		case e.Protocol.IsICMP():
+		case e.Protocol.IsICMP() && e.EndProtocol == 0:
 			if e.Protocol == (site{v6: v6}).icmp() {
 				out |= deniesTypes
 			}
@@ -178,7 +178,7 @@ func withoutDenied(side policy.Side) policy.Side {
 func whole(entries []policy.Entry, v6 bool) (single []netip.Addr, blocks []span) {
 	for _, e := range entries {
 		switch {
-		case !e.Peer.IsValid() || e.Peer.Addr().Is6() != v6 || e.Protocol != identity.AnyProtocol:
+		case !e.Peer.IsValid() || e.Peer.Addr().Is6() != v6 || e.Protocol != identity.AnyProtocol || e.EndProtocol != 0:
 		case e.Peer.IsSingleIP():
 			single = append(single, e.Peer.Addr())
 		default:

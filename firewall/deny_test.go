@@ -39,6 +39,15 @@ func denyRanges() []policy.Entry {
 	}
 }
 
+// protocolRange is every port of some protocols, of every test workload.
+func protocolRange(from, to identity.Protocol) []policy.Entry {
+	out := allBlocks()
+	for i := range out {
+		out[i].Protocol, out[i].EndProtocol, out[i].EndPort = from, to, 65535
+	}
+	return out
+}
+
 func denyOut(s policy.Sides, e ...policy.Entry) policy.Sides {
 	s.Egress.Denied = e
 	return s
@@ -86,6 +95,11 @@ func TestDenyVerdicts(t *testing.T) {
 		{"open, denies the peer", denyOut(open, everything(server)...), open, false},
 		{"open, denies a block", denyOut(open, allBlocks()...), open, false},
 		{"open, denies ranges", denyOut(open, denyRanges()...), open, false},
+		{"open, denies a range of protocols", denyOut(open, protocolRange(1, 58)...), open, false},
+		{"open, denies other protocols", denyOut(open, append(protocolRange(2, 5), protocolRange(18, 57)...)...), open, true},
+		{"allows a range of protocols", both(egress(protocolRange(1, 58)...), ingress()), open, true},
+		{"allows other protocols", egress(append(protocolRange(2, 5), protocolRange(18, 57)...)...), open, false},
+		{"server's range of protocols", open, both(egress(), ingress(protocolRange(1, 58)...)), true},
 		{"block with holes", denyOut(egress(allBlocks()...), allows(server)...), open, false},
 		{"block without the peer", denyOut(egress(allBlocks()...), everything(server)...), open, false},
 		{"block in a block", denyOut(egress(allBlocks()...), denyRanges()...), open, false},

@@ -23,15 +23,19 @@ type box struct {
 // from. What covers more swallows what covers less, so the result grows with the number of blocks
 // and not with how they are nested.
 //
-// A box has either every protocol and port, or one protocol.
+// A box has every port, or it has one protocol.
 func disjoint(boxes []box) []box {
 	var every []span
+	var full []box // every port of some protocols
 	byProto := map[uint8][]box{}
 	for _, b := range boxes {
-		if b.protoLo != b.protoHi {
-			every = append(every, b.span)
-		} else {
+		switch {
+		case b.portLo != 0 || b.portHi != 65535:
 			byProto[b.protoLo] = append(byProto[b.protoLo], b)
+		case b.protoLo == 0 && b.protoHi == 255:
+			every = append(every, b.span)
+		default:
+			full = append(full, b)
 		}
 	}
 	every = union(every)
@@ -39,62 +43,59 @@ func disjoint(boxes []box) []box {
 	for _, s := range every {
 		out = append(out, box{s, 0, 255, 0, 65535})
 	}
+	protocols := segments(full, func(b box) (int, int) { return int(b.protoLo), int(b.protoHi) })
+	for _, seg := range protocols {
+		for _, s := range subtract(seg.spans, every) {
+			out = append(out, box{s, uint8(seg.lo), uint8(seg.hi), 0, 65535})
+		}
+	}
 	for proto, list := range byProto {
-		out = append(out, disjointPorts(proto, list, every)...)
-	}
-	return out
-}
-
-// disjointPorts does it for one protocol: every port first, then the ranges, cut where one begins or
-// ends. Addresses in taken are covered already.
-func disjointPorts(proto uint8, boxes []box, taken []span) []box {
-	var full []span
-	var ranges []box
-	for _, b := range boxes {
-		if b.portLo == 0 && b.portHi == 65535 {
-			full = append(full, b.span)
-		} else {
-			ranges = append(ranges, b)
+		taken := every
+		for _, seg := range protocols {
+			if seg.lo <= int(proto) && int(proto) <= seg.hi {
+				taken = union(slices.Concat(taken, seg.spans))
+			}
 		}
-	}
-	full = subtract(union(full), taken)
-	var out []box
-	for _, s := range full {
-		out = append(out, box{s, proto, proto, 0, 65535})
-	}
-	taken = union(slices.Concat(taken, full))
-	for _, seg := range portSegments(ranges) {
-		for _, s := range subtract(seg.spans, taken) {
-			out = append(out, box{s, proto, proto, seg.lo, seg.hi})
+		for _, seg := range segments(list, func(b box) (int, int) { return int(b.portLo), int(b.portHi) }) {
+			for _, s := range subtract(seg.spans, taken) {
+				out = append(out, box{s, proto, proto, uint16(seg.lo), uint16(seg.hi)})
+			}
 		}
 	}
 	return out
 }
 
-// segment is a range of ports for which the same addresses are covered.
+// segment is a range of ports, or of protocols, for which the same addresses are covered.
 type segment struct {
-	lo, hi uint16
+	lo, hi int
 	spans  []span
 }
 
-// portSegments cuts the ports wherever a range begins or ends, and joins neighbours that cover the
-// same addresses.
-func portSegments(ranges []box) []segment {
-	sort.Slice(ranges, func(i, j int) bool { return ranges[i].portLo < ranges[j].portLo })
+// segments cuts wherever a box begins or ends, and joins neighbours that cover the same addresses.
+func segments(boxes []box, bounds func(box) (lo, hi int)) []segment {
+	sort.Slice(boxes, func(i, j int) bool {
+		a, _ := bounds(boxes[i])
+		b, _ := bounds(boxes[j])
+		return a < b
+	})
 	var cuts []int // where a segment begins
-	for _, r := range ranges {
-		cuts = append(cuts, int(r.portLo), int(r.portHi)+1)
+	for _, b := range boxes {
+		lo, hi := bounds(b)
+		cuts = append(cuts, lo, hi+1)
 	}
 	slices.Sort(cuts)
 	cuts = slices.Compact(cuts)
 	var out []segment
 	var active []box
 	for i := 0; i+1 < len(cuts); i++ {
-		lo, hi := uint16(cuts[i]), uint16(cuts[i+1]-1)
-		active = slices.DeleteFunc(active, func(b box) bool { return b.portHi < lo })
-		for len(ranges) > 0 && ranges[0].portLo <= lo {
-			active = append(active, ranges[0])
-			ranges = ranges[1:]
+		from, to := cuts[i], cuts[i+1]-1
+		active = slices.DeleteFunc(active, func(b box) bool { _, hi := bounds(b); return hi < from })
+		for len(boxes) > 0 {
+			if lo, _ := bounds(boxes[0]); lo > from {
+				break
+			}
+			active = append(active, boxes[0])
+			boxes = boxes[1:]
 		}
 		if len(active) == 0 {
 			continue
@@ -104,11 +105,11 @@ func portSegments(ranges []box) []segment {
 			spans[i] = b.span
 		}
 		spans = union(spans)
-		if n := len(out); n > 0 && int(out[n-1].hi)+1 == int(lo) && slices.Equal(out[n-1].spans, spans) {
-			out[n-1].hi = hi
+		if n := len(out); n > 0 && out[n-1].hi+1 == from && slices.Equal(out[n-1].spans, spans) {
+			out[n-1].hi = to
 			continue
 		}
-		out = append(out, segment{lo, hi, spans})
+		out = append(out, segment{from, to, spans})
 	}
 	return out
 }

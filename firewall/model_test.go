@@ -32,7 +32,11 @@ func TestDisjoint(t *testing.T) {
 			if rnd.IntN(3) == 0 {
 				from, to = 0, 65535
 			}
-			boxes = append(boxes, boxOf(p, proto, from, to))
+			b := boxOf(p, proto, from, to)
+			if proto != identity.AnyProtocol && from == 0 && to == 65535 {
+				b.protoHi += uint8(rnd.IntN(60)) // a range of protocols has every port
+			}
+			boxes = append(boxes, b)
 		}
 		out := disjoint(boxes)
 		for i, a := range out {
@@ -44,7 +48,7 @@ func TestDisjoint(t *testing.T) {
 		}
 		for i := range 64 {
 			addr := netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
-			for _, proto := range []uint8{0, 6, 17, 47, 255} {
+			for _, proto := range []uint8{0, 6, 7, 17, 18, 30, 46, 47, 48, 60, 80, 255} {
 				for _, port := range []uint16{0, 1, 3, 5, 8, 11, 14, 65535} {
 					if got, want := covers(out, addr, proto, port), covers(boxes, addr, proto, port); got != want {
 						t.Fatalf("round %d: %v %d %d: covered %v, want %v; %v from %v", round, addr, proto, port, got, want, out, boxes)
@@ -103,6 +107,9 @@ func randomSpec(rnd *rand.Rand, host string) Spec {
 			}
 			p := netip.MustParsePrefix(peer).Masked()
 			e := policy.Entry{Peer: p, Protocol: proto, Port: from, EndPort: to}
+			if rnd.IntN(8) == 0 {
+				e.Port, e.EndPort, e.EndProtocol = 0, 65535, e.Protocol+identity.Protocol(rnd.IntN(80)+1)
+			}
 			if denied {
 				s.Denied = append(s.Denied, e)
 			} else {

@@ -80,10 +80,7 @@ func (n named) wide(r right) bool {
 		return true
 	}
 	for _, e := range n.blocks {
-		if !e.Peer.Contains(r.peer) {
-			continue
-		}
-		if e.Protocol == identity.AnyProtocol || e.Protocol == r.proto && e.Port <= r.port && r.port <= e.EndPort {
+		if e.Peer.Contains(r.peer) && e.Covers(r.proto, r.port) {
 			return true
 		}
 	}
