@@ -81,10 +81,15 @@ func (a *app) printTrace(t api.Trace) error {
 		if s.Expected != "" && fate != s.Expected {
 			fate += " (!)"
 		}
-		rows = append(rows, []string{s.Place, fate, s.Expected, s.Policy, ruleOf(s)})
+		rows = append(rows, []string{s.Place, fate, s.Expected, ruleOf(s)})
 	}
-	if err := a.table("PLACE GOT PREDICTED BECAUSE RULE", rows); err != nil {
+	if err := a.table("PLACE GOT PREDICTED RULE", rows); err != nil {
 		return err
+	}
+	for _, s := range t.Steps {
+		if s.Policy != "" {
+			fmt.Fprintf(a.out, "predicted at the %s: %s\n", s.Place, s.Policy)
+		}
 	}
 	for _, n := range t.Notes {
 		fmt.Fprintf(a.out, "note: %s\n", n)
