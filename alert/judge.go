@@ -82,7 +82,7 @@ func coveredByClient(c *Case) bool {
 // sideVerdict is what an end's mode makes of what policy says of it.
 func sideVerdict(d policy.SideDecision, m policy.Mode) policy.Verdict {
 	switch {
-	case !d.Isolated || d.Verdict == policy.Allow || m == policy.Learn:
+	case d.Verdict == policy.Allow || m == policy.Learn:
 		return policy.Allow
 	case m == policy.AlertMode:
 		return policy.Alert

@@ -83,6 +83,12 @@ func denied(c *Case) Alert {
 	}
 	a.Breaks = policies(side.Policies)
 	a.Reason = fmt.Sprintf("%s tried %s and %s: %s", a.Client.name(), target(k), end, side.Reason)
+	if side.Note != "" {
+		a.Reason += "; the policy says why: " + side.Note
+	}
+	if side.Severity != "" {
+		a.Severity = Severity(side.Severity)
+	}
 	a.Advice = allowing(c, k, dir, side)
 	return a
 }

@@ -14,7 +14,7 @@ import (
 )
 
 var alertKinds = []string{string(alert.NewEdge), string(alert.DeniedBy), string(alert.PortScan), string(alert.Spoof),
-	string(alert.RawSocket), string(alert.Tamper)}
+	string(alert.RawSocket), string(alert.Tamper), string(alert.Shadow), string(alert.Expired)}
 
 func (a *app) alerts() *cobra.Command {
 	var kind string
