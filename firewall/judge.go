@@ -204,7 +204,7 @@ func (w ways) icmpChain() *Chain {
 	} else {
 		add("", w.icmpType(reply, reply), accept())
 	}
-	if !w.lists() {
+	if w.v6 { // IPv4 comes whole to the local hooks
 		w.laterFragments(w.spec, !w.out(), add)
 	}
 	ping := goTo(w.name("_ping"))

@@ -239,6 +239,11 @@ func exchange(c net.Conn, what []byte, patience time.Duration) bool {
 
 // pings says whether an echo request is answered.
 func (w *testWorkload) pings(to netip.Addr, patience time.Duration) bool {
+	return w.pingsWith(to, 0, patience)
+}
+
+// pingsWith is pings with so many bytes of data.
+func (w *testWorkload) pingsWith(to netip.Addr, size int, patience time.Duration) bool {
 	domain, proto, request, reply := unix.AF_INET, unix.IPPROTO_ICMP, byte(8), byte(0)
 	if to.Is6() {
 		domain, proto, request, reply = unix.AF_INET6, unix.IPPROTO_ICMPV6, 128, 129
@@ -256,6 +261,7 @@ func (w *testWorkload) pings(to netip.Addr, patience time.Duration) bool {
 		}
 		msg := []byte{request, 0, 0, 0, 0x12, 0x34, 0, 1}
 		binary.BigEndian.PutUint16(msg[2:], ^(uint16(request)<<8 + 0x1234 + 1))
+		msg = append(msg, make([]byte, size)...)
 		var sa unix.Sockaddr = &unix.SockaddrInet4{Addr: [4]byte(to.AsSlice()[:4])}
 		if to.Is6() {
 			sa = &unix.SockaddrInet6{Addr: to.As16()}
@@ -263,7 +269,7 @@ func (w *testWorkload) pings(to netip.Addr, patience time.Duration) bool {
 		if err := unix.Sendto(fd, msg, 0, sa); err != nil {
 			return err
 		}
-		buf := make([]byte, 1500)
+		buf := make([]byte, 9000)
 		for {
 			n, _, err := unix.Recvfrom(fd, buf, 0)
 			if err != nil {

@@ -40,6 +40,8 @@ func TestFragments(t *testing.T) {
 			want           bool
 		}{
 			{"exact", both(egress(allows(server)...), ingress()), both(egress(), ingress(allows(client)...)), true},
+			{"block, other things denied", denyOut(both(egress(allBlocks()...), ingress()), churn(1)...), denyIn(both(egress(), ingress(allBlocks()...)), churn(1)...), true},
+			{"open, others denied", denyOut(policy.Sides{}, testEntry("10.77.0.99", 0, 0, 0), testEntry("fd77::99", 0, 0, 0)), policy.Sides{}, true},
 			{"block", both(egress(testEntry("10.77.0.0/24", identity.UDP, 53, 53), testEntry("fd77::/64", 0, 0, 0)), ingress()), both(egress(), ingress(testEntry("10.77.0.0/24", 0, 0, 0), testEntry("fd77::/64", 0, 0, 0))), true},
 			{"open", policy.Sides{}, policy.Sides{}, true},
 			{"denied", policy.Sides{}, both(egress(), ingress()), false},
@@ -55,6 +57,10 @@ func TestFragments(t *testing.T) {
 					defer c.Close()
 					if got := exchange(c, big, patience(row.want)); got != row.want {
 						t.Errorf("%s: answered %v, want %v", familyName(v6), got, row.want)
+					}
+					want := row.want && (v6 || row.name != "block") // which names no ICMP
+					if got := client.pingsWith(server.addr(v6), len(big), patience(want)); got != want {
+						t.Errorf("%s: ping answered %v, want %v", familyName(v6), got, want)
 					}
 				}
 			})
