@@ -177,7 +177,7 @@ func (m message) errno() (unix.Errno, string) {
 func (s *socket) receive(f func(message) bool) error {
 	buf := make([]byte, 1<<16)
 	for {
-		n, _, flags, _, err := unix.Recvmsg(s.fd, buf, nil, unix.MSG_DONTWAIT)
+		n, _, flags, from, err := unix.Recvmsg(s.fd, buf, nil, unix.MSG_DONTWAIT)
 		switch {
 		case err == unix.EINTR:
 			continue
@@ -187,6 +187,8 @@ func (s *socket) receive(f func(message) bool) error {
 			return fmt.Errorf("%s: %w: %w", s.where, errAgain, err)
 		case err != nil:
 			return fmt.Errorf("%s: receive from nftables: %w", s.where, err)
+		case !fromKernel(from): // a process in the container with CAP_NET_ADMIN may send, too
+			continue
 		case flags&unix.MSG_TRUNC != 0:
 			return fmt.Errorf("%s: receive from nftables: message longer than %d bytes", s.where, len(buf))
 		}
@@ -203,6 +205,12 @@ func (s *socket) receive(f func(message) bool) error {
 			b = b[min((size+3)&^3, len(b)):]
 		}
 	}
+}
+
+// fromKernel says whether the kernel sent a message: its port is 0.
+func fromKernel(from unix.Sockaddr) bool {
+	a, ok := from.(*unix.SockaddrNetlink)
+	return ok && a.Pid == 0
 }
 
 // dump asks for a list and hands over each entry's attributes. What f keeps it must copy.

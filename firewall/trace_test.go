@@ -265,3 +265,40 @@ func benchExchange(b *testing.B, client, server *testWorkload) {
 		}
 	}
 }
+
+// TestTraceHearsTheKernelOnly: a process in the container that has CAP_NET_ADMIN tells of a drop.
+func TestTraceHearsTheKernelOnly(t *testing.T) {
+	node := newTestNode(t)
+	client, server := node.workload(t), node.workload(t)
+	client.apply(t, policy.Enforce, policy.Sides{})
+	server.apply(t, policy.Enforce, policy.Sides{})
+	tr, err := OpenTrace(client.ns, server.ns, probeTo(client, server, false, identity.UDP))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	event := func(table, chain string, verdict uint32) []byte {
+		b := attrs{byte(FamilyINet), 0, 0, 0}
+		b.name(nftaTraceTable, table)
+		b.name(nftaTraceChain, chain)
+		b.u32(nftaTraceType, traceByRule)
+		b.u32(nftaTraceID, 4711)
+		b.nest(nftaTraceVerdict, func() { b.u32(1, verdict) }) // NFTA_VERDICT_CODE
+		return b
+	}
+	lies := [][]byte{event(TraceTable, "output", 1), event(TableName, "output", 0)}
+	for _, body := range lies {
+		if _, ok := tr.parts[0].event(FamilyINet, body[genSize:]); !ok {
+			t.Fatal("the lie is not even well told")
+		}
+		_ = testForge(client.path, 12, tr.parts[0].ear.port, 0, 10<<8|nftMsgTrace, body) // NETLINK_NETFILTER, NFNL_SUBSYS_NFTABLES
+		_ = testForge(client.path, 12, 0, 1<<8, 10<<8|nftMsgTrace, body)                 // to the group
+	}
+	got, err := tr.Run(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Steps[AtClient].Fate != Passed || got.Steps[AtServer].Fate != Passed {
+		t.Errorf("a forged drop was believed: %+v", got)
+	}
+}
