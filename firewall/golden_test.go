@@ -84,18 +84,18 @@ var goldens = []struct {
 	name string
 	spec Spec
 }{
-	{"learn", Spec{policy.Learn, shopSides(), []Interface{shopInterface("host0")}}},
-	{"alert", Spec{policy.AlertMode, shopSides(), []Interface{shopInterface("host0")}}},
-	{"enforce", Spec{policy.Enforce, shopSides(), []Interface{shopInterface("host0")}}},
-	{"enforce-unguarded", Spec{policy.Enforce, shopSides(), []Interface{shopInterface("")}}},
-	{"enforce-open-ingress", Spec{policy.Enforce, openIngress(shopSides()), []Interface{shopInterface("host0")}}},
-	{"enforce-open-ingress-unguarded", Spec{policy.Enforce, openIngress(shopSides()), []Interface{shopInterface("")}}},
-	{"enforce-open-egress", Spec{policy.Enforce, openEgress(shopSides()), []Interface{shopInterface("host0")}}},
-	{"deny", Spec{policy.Enforce, shopDenied(shopSides()), []Interface{shopInterface("host0")}}},
-	{"deny-unguarded", Spec{policy.Enforce, shopDenied(shopSides()), []Interface{shopInterface("")}}},
-	{"deny-open", Spec{policy.Enforce, shopDenied(policy.Sides{}), []Interface{shopInterface("host0")}}},
-	{"deny-open-unguarded", Spec{policy.Enforce, shopDenied(policy.Sides{}), []Interface{shopInterface("")}}},
-	{"deny-open-alert", Spec{policy.AlertMode, shopDenied(policy.Sides{}), []Interface{shopInterface("host0")}}},
+	{"learn", Spec{Mode: policy.Learn, Sides: shopSides(), Interfaces: []Interface{shopInterface("host0")}}},
+	{"alert", Spec{Mode: policy.AlertMode, Sides: shopSides(), Interfaces: []Interface{shopInterface("host0")}}},
+	{"enforce", Spec{Mode: policy.Enforce, Sides: shopSides(), Interfaces: []Interface{shopInterface("host0")}}},
+	{"enforce-unguarded", Spec{Mode: policy.Enforce, Sides: shopSides(), Interfaces: []Interface{shopInterface("")}}},
+	{"enforce-open-ingress", Spec{Mode: policy.Enforce, Sides: openIngress(shopSides()), Interfaces: []Interface{shopInterface("host0")}}},
+	{"enforce-open-ingress-unguarded", Spec{Mode: policy.Enforce, Sides: openIngress(shopSides()), Interfaces: []Interface{shopInterface("")}}},
+	{"enforce-open-egress", Spec{Mode: policy.Enforce, Sides: openEgress(shopSides()), Interfaces: []Interface{shopInterface("host0")}}},
+	{"deny", Spec{Mode: policy.Enforce, Sides: shopDenied(shopSides()), Interfaces: []Interface{shopInterface("host0")}}},
+	{"deny-unguarded", Spec{Mode: policy.Enforce, Sides: shopDenied(shopSides()), Interfaces: []Interface{shopInterface("")}}},
+	{"deny-open", Spec{Mode: policy.Enforce, Sides: shopDenied(policy.Sides{}), Interfaces: []Interface{shopInterface("host0")}}},
+	{"deny-open-unguarded", Spec{Mode: policy.Enforce, Sides: shopDenied(policy.Sides{}), Interfaces: []Interface{shopInterface("")}}},
+	{"deny-open-alert", Spec{Mode: policy.AlertMode, Sides: shopDenied(policy.Sides{}), Interfaces: []Interface{shopInterface("host0")}}},
 }
 
 func goldenFile(name string, t *Table) string {

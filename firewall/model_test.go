@@ -118,7 +118,7 @@ func randomSpec(rnd *rand.Rand, host string) Spec {
 		}
 		return s
 	}
-	return Spec{policy.Mode(rnd.IntN(3)), policy.Sides{Egress: side(), Ingress: side()}, []Interface{shopInterface(host)}}
+	return Spec{Mode: policy.Mode(rnd.IntN(3)), Sides: policy.Sides{Egress: side(), Ingress: side()}, Interfaces: []Interface{shopInterface(host)}}
 }
 
 // carry is what the kernel does with changes.
@@ -279,11 +279,11 @@ func BenchmarkApplyOneOf10000(b *testing.B) {
 
 func manySpec(less int) Spec {
 	e := manyEntries(10000)
-	return Spec{policy.Enforce, both(egress(e[less:]...), ingress(e...)), []Interface{shopInterface("host0")}}
+	return Spec{Mode: policy.Enforce, Sides: both(egress(e[less:]...), ingress(e...)), Interfaces: []Interface{shopInterface("host0")}}
 }
 
 func BenchmarkCompileSmall(b *testing.B) {
-	spec := Spec{policy.Enforce, shopSides(), []Interface{shopInterface("host0")}}
+	spec := Spec{Mode: policy.Enforce, Sides: shopSides(), Interfaces: []Interface{shopInterface("host0")}}
 	b.ReportAllocs()
 	for b.Loop() {
 		Compile(spec)
