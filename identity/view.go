@@ -208,6 +208,20 @@ func (v *View) NodeOf(w *Workload) []netip.Addr {
 	return v.hosts[node]
 }
 
+// NodesWith lists the addresses of all known nodes whose labels fit, sorted. A node without an object
+// has no labels.
+func (v *View) NodesWith(fits func(Labels) bool) []netip.Addr {
+	v.derive()
+	var out []netip.Addr
+	for name, addrs := range v.hosts {
+		if fits(v.Nodes[name].Labels) {
+			out = append(out, addrs...)
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}
+
 // Behind lists the workloads that a Service selects, those that have ended left out, sorted by ID. Nil:
 // no such Service, or one without selector, or nobody.
 func (v *View) Behind(namespace, service string) []*Workload {

@@ -17,28 +17,43 @@ func (s *Set) Entries(v *identity.View, w *identity.Workload) Sides {
 }
 
 func (s *Set) entries(v *identity.View, w *identity.Workload, d Direction) Side {
-	policies := s.selecting(w, d)
-	if len(policies) == 0 {
+	if w == nil || w.HostNetwork {
+		return Side{}
+	}
+	l := s.lineup(w, d)
+	if l.silent {
 		return Side{}
 	}
 	b := &builder{view: v, subject: w, dir: d}
-	b.builtIn()
-	for _, c := range policies {
-		h := c.half(d)
-		for i := range h.rules {
-			b.rule(&h.rules[i])
-		}
-	}
+	b.builtIn(&l)
+	l.each(func(r *rule, admin bool, rank int32) {
+		b.rule(r, standing{rank: rank, admin: admin, action: r.action, rule: r.name})
+	})
 	if d == Egress {
-		b.virtual(side{dir: d, policies: policies})
+		b.virtual(&l)
 	}
-	return Side{Isolated: true, Entries: compact(b.raw)}
+	return flatten(b.raw, b.names, l.isolated())
 }
 
-// piece is an entry as a rule gives it, before the pieces of all rules are made disjoint.
+// standing is where a piece stands among those that meet it, and what it does.
+type standing struct {
+	rank   int32 // lower is asked first
+	admin  bool  // in the admin tier, which is asked before all others
+	action Action
+	rule   string
+}
+
+// piece is what a rule says of a block and a range of ports.
 type piece struct {
-	Entry
-	how manner
+	peer      netip.Prefix
+	protocol  identity.Protocol // AnyProtocol: every protocol and port
+	low, high uint16
+	how       manner
+	standing
+}
+
+func (p *piece) covers(protocol identity.Protocol, port uint16) bool {
+	return p.protocol == identity.AnyProtocol || p.protocol == protocol && p.low <= port && port <= p.high
 }
 
 // builder gathers one side's pieces.
@@ -46,39 +61,46 @@ type builder struct {
 	view    *identity.View
 	subject *identity.Workload
 	dir     Direction
+	at      standing // of the rule at hand
 	raw     []piece
+	names   []namePiece
 }
 
-func (b *builder) add(p netip.Prefix, ports ports, rule string, how manner) {
-	if !sameFamily(ports.protocol, p.Addr()) {
-		return
-	}
-	e := Entry{Peer: p, Protocol: ports.protocol, Port: ports.low, EndPort: ports.high, Rule: rule}
-	if e.Protocol == identity.AnyProtocol {
-		e.Port, e.EndPort = 0, 0
-	}
-	b.raw = append(b.raw, piece{e, how})
+// namePiece is what a rule says of a DNS name.
+type namePiece struct {
+	NameEntry
+	standing
 }
 
-// everyPort is what a rule without ports allows.
-var everyPort = ports{protocol: identity.AnyProtocol}
+func (b *builder) add(p netip.Prefix, ports ports, how manner) {
+	if sameFamily(ports.protocol, p.Addr()) {
+		b.raw = append(b.raw, piece{p, ports.protocol, ports.low, ports.high, how, b.at})
+	}
+}
 
-func (b *builder) builtIn() {
-	if b.dir == Ingress {
+// everyPort is what a rule without ports is about.
+var everyPort = ports{protocol: identity.AnyProtocol, high: 65535}
+
+func (b *builder) builtIn(l *lineup) {
+	switch {
+	case b.dir == Ingress && !b.view.NoNode:
+		b.at = standing{rank: rankNode, admin: true, rule: BuiltInNode}
 		for _, a := range b.view.NodeOf(b.subject) {
-			b.add(identity.Single(a), everyPort, BuiltInNode, byName)
+			b.add(identity.Single(a), everyPort, byName)
 		}
-		return
-	}
-	for _, a := range b.view.Resolvers {
-		for _, p := range []identity.Protocol{identity.TCP, identity.UDP} {
-			b.add(identity.Single(a), ports{protocol: p, low: dnsPort, high: dnsPort}, BuiltInDNS, byName)
+	case b.dir == Egress && !b.view.NoDNS && l.isolated():
+		b.at = standing{rank: l.dnsRank(), rule: BuiltInDNS}
+		for _, a := range b.view.Resolvers {
+			for _, p := range []identity.Protocol{identity.TCP, identity.UDP} {
+				b.add(identity.Single(a), ports{protocol: p, low: dnsPort, high: dnsPort}, byName)
+			}
 		}
 	}
 }
 
-// rule adds what one rule allows: its peers, each with its ports.
-func (b *builder) rule(r *rule) {
+// rule adds what one rule says: of its peers, each with its ports.
+func (b *builder) rule(r *rule, at standing) {
+	b.at = at
 	if len(r.peers) == 0 {
 		b.blocks(identity.Everything, r)
 		return
@@ -97,6 +119,12 @@ func (b *builder) peer(p *peer, r *rule) {
 		b.pods(p, r)
 	case p.network != "":
 		b.network(p.network, r)
+	case p.dnsName != "":
+		b.name(p.dnsName, r)
+	case p.service != nil:
+		b.workloads(b.view.Behind(p.service.Namespace, p.service.Name), r)
+	case p.nodes != nil:
+		b.addresses(b.view.NodesWith(p.nodes.matches), r)
 	default:
 		b.blocks(p.pieces, r)
 	}
@@ -118,14 +146,38 @@ func (b *builder) network(name string, r *rule) {
 	}
 }
 
+// name adds a DNS name. A port's name has no number there: nobody declares it.
+func (b *builder) name(pattern string, r *rule) {
+	if len(r.ports) == 0 {
+		b.names = append(b.names, namePiece{NameEntry{Name: pattern, Rule: r.name}, b.at})
+	}
+	for _, x := range r.ports {
+		if x.name == "" {
+			b.names = append(b.names, namePiece{NameEntry{pattern, x.protocol, x.low, x.high, r.name}, b.at})
+		}
+	}
+}
+
 // pods adds every known workload that the peer selects.
 func (b *builder) pods(p *peer, r *rule) {
 	for _, w := range p.candidates(b.view) {
-		if len(w.Addrs) > 0 && w != b.subject && w.ID != b.subject.ID && p.selected(w) {
-			for _, a := range w.Addrs {
-				b.single(a, w, r, byName)
-			}
+		if len(w.Addrs) > 0 && w.ID != b.subject.ID && p.selected(w) {
+			b.workload(w, r)
 		}
+	}
+}
+
+func (b *builder) workloads(list []*identity.Workload, r *rule) {
+	for _, w := range list {
+		if w.ID != b.subject.ID && !w.HostNetwork {
+			b.workload(w, r)
+		}
+	}
+}
+
+func (b *builder) workload(w *identity.Workload, r *rule) {
+	for _, a := range w.Addrs {
+		b.single(a, w, r, byName)
 	}
 }
 
@@ -160,29 +212,29 @@ func (b *builder) addresses(addrs []netip.Addr, r *rule) {
 func (b *builder) single(a netip.Addr, w *identity.Workload, r *rule, how manner) {
 	p := identity.Single(a)
 	if len(r.ports) == 0 {
-		b.add(p, everyPort, r.name, how)
+		b.add(p, everyPort, how)
 	}
 	for _, x := range r.ports {
 		if x.name == "" {
-			b.add(p, x, r.name, how)
+			b.add(p, x, how)
 			continue
 		}
 		server := b.subject
 		if b.dir == Egress {
 			server = w
 		}
-		b.namedPort(p, server, x, r, how)
+		b.namedPort(p, server, x, how)
 	}
 }
 
 // namedPort adds the numbers that the server declares under the name.
-func (b *builder) namedPort(p netip.Prefix, server *identity.Workload, x ports, r *rule, how manner) {
+func (b *builder) namedPort(p netip.Prefix, server *identity.Workload, x ports, how manner) {
 	if server == nil || server.HostNetwork {
 		return
 	}
 	for _, c := range server.Ports {
 		if c.Name == x.name && c.Protocol == x.protocol {
-			b.add(p, ports{protocol: x.protocol, low: c.Port, high: c.Port}, r.name, how)
+			b.add(p, ports{protocol: x.protocol, low: c.Port, high: c.Port}, how)
 		}
 	}
 }
@@ -196,14 +248,14 @@ func (b *builder) blocks(blocks []netip.Prefix, r *rule) {
 	}
 	for _, p := range blocks {
 		if len(r.ports) == 0 {
-			b.add(p, everyPort, r.name, byAddress)
+			b.add(p, everyPort, byAddress)
 		}
 		for _, x := range r.ports {
 			switch {
 			case x.name == "":
-				b.add(p, x, r.name, byAddress)
+				b.add(p, x, byAddress)
 			case b.dir == Ingress:
-				b.namedPort(p, b.subject, x, r, byAddress)
+				b.namedPort(p, b.subject, x, byAddress)
 			}
 		}
 	}
@@ -217,7 +269,7 @@ func (b *builder) blocks(blocks []netip.Prefix, r *rule) {
 			}
 			for _, x := range r.ports {
 				if x.name != "" {
-					b.namedPort(identity.Single(a), w, x, r, byName)
+					b.namedPort(identity.Single(a), w, x, byName)
 				}
 			}
 		}

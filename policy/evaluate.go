@@ -55,6 +55,11 @@ func (d Decision) Reasons() []string {
 		dir  Direction
 		side SideDecision
 	}{{Egress, d.Egress}, {Ingress, d.Ingress}} {
+		for _, x := range s.side.Steps {
+			if x.Outcome == "pass" {
+				out = append(out, fmt.Sprintf("%s: pass: %s", s.dir, x.Text))
+			}
+		}
 		if s.side.Isolated {
 			out = append(out, fmt.Sprintf("%s of this end is isolated by %s", s.dir, strings.Join(s.side.Policies, ", ")))
 		}
@@ -90,15 +95,15 @@ func complete(p identity.Peer) identity.Peer {
 }
 
 func (s *Set) egress(v *identity.View, c Connection) SideDecision {
-	q := &ask{view: v, dir: Egress, subject: c.Client.Workload, other: c.Server, protocol: c.Protocol, port: c.Port}
-	side := s.newSide(q, c.Client)
-	if !side.Isolated {
+	q := &ask{view: v, dir: Egress, subject: c.Client.Workload, other: c.Server, protocol: c.Protocol, port: c.Port, names: c.Names}
+	side, open := s.newSide(q, c.Client)
+	switch {
+	case open:
 		return side.SideDecision
-	}
-	if isVIP(v, c.Server) {
+	case isVIP(v, c.Server):
 		return side.judgeVIP(q)
 	}
-	return side.judge(q, byAddress)
+	return side.judge(q)
 }
 
 // ingress of a connection to a virtual address is asked at every workload behind it: any of them
@@ -129,29 +134,28 @@ func (s *Set) ingress(v *identity.View, c Connection) SideDecision {
 
 func (s *Set) ingressOf(v *identity.View, c Connection) SideDecision {
 	q := &ask{view: v, dir: Ingress, subject: c.Server.Workload, other: c.Client, protocol: c.Protocol, port: c.Port}
-	side := s.newSide(q, c.Server)
-	if !side.Isolated {
+	side, open := s.newSide(q, c.Server)
+	if open {
 		return side.SideDecision
 	}
-	return side.judge(q, byAddress)
+	return side.judge(q)
 }
 
-// side is one end with the policies that isolate it.
+// side is one end with all that has a say about it.
 type side struct {
 	SideDecision
-	dir      Direction
-	policies []*compiled
+	lineup
 }
 
-// newSide finds out who isolates an end. One that nobody isolates is decided by it:
+// newSide finds out who has a say. Where nobody has, it is open:
 //
 // "By default, a pod is non-isolated for egress; all outbound connections are allowed." (and the
 // same for ingress)
-func (s *Set) newSide(q *ask, end identity.Peer) side {
-	out := side{dir: q.dir}
-	open := func(format string, args ...any) side {
+func (s *Set) newSide(q *ask, end identity.Peer) (out side, isOpen bool) {
+	open := func(format string, args ...any) (side, bool) {
 		out.Verdict, out.Reason = Allow, fmt.Sprintf(format, args...)
-		return out
+		out.step("default", nil, "allow", out.Reason)
+		return out, true
 	}
 	switch {
 	case q.subject == nil:
@@ -159,34 +163,81 @@ func (s *Set) newSide(q *ask, end identity.Peer) side {
 	case q.subject.HostNetwork:
 		return open("%s/%s shares its node's network: no policy can select it", q.subject.Namespace, q.subject.Name)
 	}
-	out.policies = s.selecting(q.subject, q.dir)
-	if len(out.policies) == 0 {
+	out.lineup = s.lineup(q.subject, q.dir)
+	if out.silent {
 		return open("no policy isolates %s of %s/%s: everything is allowed", q.dir, q.subject.Namespace, q.subject.Name)
 	}
-	out.Isolated = true
-	for _, c := range out.policies {
+	out.Isolated = out.isolated()
+	for _, c := range out.isolators {
 		out.Policies = append(out.Policies, c.String())
 	}
-	return out
+	return out, false
 }
 
-// judge asks the built-in rules, then all rules of the policies, of which one is enough. least is
-// byAddress for all rules, or byName to leave out those that match by address.
+// step notes a station.
+func (d *SideDecision) step(tier string, r *rule, outcome, text string) {
+	x := Step{Tier: tier, Outcome: outcome, Text: text}
+	if r != nil {
+		x.Policy, x.Rule, x.Source = r.policy.String(), r.name, r.policy.Source
+	}
+	d.Steps = append(d.Steps, x)
+}
+
+// found is what decides: a written rule, a built-in one, or nothing.
+type found struct {
+	allow   bool
+	rule    *rule
+	builtIn string
+	passed  *rule // the admin tier's rule that passed on
+}
+
+// decide asks everybody in order; the first that matches, at least in that manner, decides.
 //
 // "Network policies do not conflict; they are additive. If any policy or policies apply to a given
 // pod for a given direction, the connections allowed in that direction from that pod is the union
 // of what the applicable policies allow."
-func (s side) judge(q *ask, least manner) SideDecision {
-	if rule := builtIn(q); rule != "" {
-		s.Verdict, s.Rule, s.Reason = Allow, rule, builtInReasons[rule]
-		return s.SideDecision
+func (l *lineup) decide(q *ask, least manner) found {
+	if rule := alwaysAllowed(q); rule != "" {
+		return found{allow: true, builtIn: rule}
 	}
-	if r := s.find(q, least); r != nil {
-		s.Verdict, s.Rule = Allow, r.name
-		s.Reason = fmt.Sprintf("%s allows %s on %s", r.name, otherName(q), portName(q))
-		return s.SideDecision
+	var f found
+	if r := first(l.admin, q, least); r != nil {
+		if r.action != ActionPass {
+			return found{allow: r.action == ActionAllow, rule: r}
+		}
+		f.passed = r
 	}
-	s.Reason, s.Nearest = s.why(q)
+	if r := first(l.spaces, q, least); r != nil {
+		f.allow, f.rule = r.action == ActionAllow, r
+		return f
+	}
+	if l.isolated() {
+		if isDNS(q) {
+			f.allow, f.builtIn = true, BuiltInDNS
+		}
+		return f
+	}
+	if r := first(l.baseline, q, least); r != nil {
+		f.allow, f.rule = r.action == ActionAllow, r
+		return f
+	}
+	f.allow = least == byAddress // nobody has anything against it
+	return f
+}
+
+func first(rules []*rule, q *ask, least manner) *rule {
+	for _, r := range rules {
+		if r.match(q) >= least {
+			return r
+		}
+	}
+	return nil
+}
+
+// judge decides, and says why.
+func (s side) judge(q *ask) SideDecision {
+	f := s.decide(q, byAddress)
+	s.explain(q, f)
 	return s.SideDecision
 }
 
@@ -194,17 +245,4 @@ var builtInReasons = map[string]string{
 	BuiltInNode: "built-in node: the node may always talk to its own workloads",
 	BuiltInDNS:  "built-in dns: workloads may always ask their resolvers",
 	BuiltInSelf: "built-in self: a workload's traffic with itself is never judged",
-}
-
-// find gives the first rule that allows it at least in that manner.
-func (s side) find(q *ask, least manner) *rule {
-	for _, c := range s.policies {
-		h := c.half(q.dir)
-		for i := range h.rules {
-			if h.rules[i].match(q) >= least {
-				return &h.rules[i]
-			}
-		}
-	}
-	return nil
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
@@ -74,8 +75,8 @@ type Spec struct {
 	NamespaceSelector *metav1.LabelSelector // cluster-wide kinds: the namespaces it is about; empty: all
 	Tier              Tier
 	// Priority orders policies of one tier: the lower number is asked first. Admin and baseline:
-	// 0 to 1000. Native kind: 0 to 1000, default 1000, which is also every NetworkPolicy's; at the
-	// same priority a denying rule wins over an allowing one.
+	// 0 to 1000. Native kind: 1 to 1000; 0 stands for 1000, which is also every NetworkPolicy's; at
+	// the same priority a denying rule wins over an allowing one.
 	Priority    int32
 	PolicyTypes []networkingv1.PolicyType
 	Ingress     []Rule
@@ -151,14 +152,27 @@ func PortName(protocol identity.Protocol, name string) Port {
 // Key is what tells policies apart.
 type Key struct{ Kind, Namespace, Name string }
 
-// String gives "NetworkPolicy shop/cart".
-func (k Key) String() string { return k.Kind + " " + k.Namespace + "/" + k.Name }
+// String gives "NetworkPolicy shop/cart", "ClusterNetworkPolicy deny-world".
+func (k Key) String() string {
+	if k.Namespace == "" {
+		return k.Kind + " " + k.Name
+	}
+	return k.Kind + " " + k.Namespace + "/" + k.Name
+}
 
 // Key of the policy.
 func (p *Policy) Key() Key { return Key{p.Kind, p.Namespace, p.Name} }
 
-// String gives "shop/cart".
-func (p *Policy) String() string { return p.Namespace + "/" + p.Name }
+// String gives "shop/cart", or the name alone of a cluster-wide one.
+func (p *Policy) String() string {
+	if p.Namespace == "" {
+		return p.Name
+	}
+	return p.Namespace + "/" + p.Name
+}
+
+// clusterWide says that the policy belongs to no namespace.
+func (p *Policy) clusterWide() bool { return p.Spec.Tier != NamespaceTier }
 
 // Isolates says whether the policy isolates what it selects in that direction.
 //
@@ -166,8 +180,16 @@ func (p *Policy) String() string { return p.Namespace + "/" + p.Name }
 // rules; policies that contain an egress section are assumed to affect egress, and all policies
 // (whether or not they contain an ingress section) are assumed to affect ingress." An egress
 // section without a rule in it counts as none (SetDefaults_NetworkPolicy).
+//
+// Cluster-wide policies isolate nothing. Nor does a native policy without policyTypes that has rules
+// and only denying ones: who writes down what shall not be does not mean that nothing else shall.
 func (p *Policy) Isolates(d Direction) bool {
-	if len(p.Spec.PolicyTypes) == 0 {
+	switch {
+	case p.clusterWide():
+		return false
+	case len(p.Spec.PolicyTypes) == 0 && p.onlyDenies():
+		return false
+	case len(p.Spec.PolicyTypes) == 0:
 		return d == Ingress || len(p.Spec.Egress) > 0
 	}
 	for _, t := range p.Spec.PolicyTypes {
@@ -176,6 +198,25 @@ func (p *Policy) Isolates(d Direction) bool {
 		}
 	}
 	return false
+}
+
+// onlyDenies says that there are rules, and all of them deny.
+func (p *Policy) onlyDenies() bool {
+	for _, r := range slices.Concat(p.Spec.Ingress, p.Spec.Egress) {
+		if r.Action != ActionDeny {
+			return false
+		}
+	}
+	return len(p.Spec.Ingress)+len(p.Spec.Egress) > 0
+}
+
+// speaks says whether the policy has a say in that direction at all: it isolates, or has rules there
+// that hold without isolating.
+func (p *Policy) speaks(d Direction) bool {
+	if p.Isolates(d) {
+		return true
+	}
+	return len(p.Rules(d)) > 0 && (p.clusterWide() || len(p.Spec.PolicyTypes) == 0 && p.onlyDenies())
 }
 
 // Rules of one direction.
@@ -188,52 +229,7 @@ func (p *Policy) Rules(d Direction) []Rule {
 
 // ruleName is how people are told of a rule: "shop/cart ingress[0]".
 func (p *Policy) ruleName(d Direction, i int) string {
-	return fmt.Sprintf("%s/%s %s[%d]", p.Namespace, p.Name, d, i)
-}
-
-// nativeDocument is the YAML of bulkhead.dev/v1alpha1. Its field names are NetworkPolicy's.
-type nativeDocument struct {
-	APIVersion string     `json:"apiVersion"`
-	Kind       string     `json:"kind"`
-	Metadata   nativeMeta `json:"metadata"`
-	Spec       nativeSpec `json:"spec"`
-}
-
-type nativeMeta struct {
-	Name        string            `json:"name"`
-	Namespace   string            `json:"namespace,omitempty"`
-	Labels      map[string]string `json:"labels,omitempty"`
-	Annotations map[string]string `json:"annotations,omitempty"`
-}
-
-type nativeSpec struct {
-	PodSelector metav1.LabelSelector      `json:"podSelector"`
-	PolicyTypes []networkingv1.PolicyType `json:"policyTypes,omitempty"`
-	Ingress     []nativeIngress           `json:"ingress,omitempty"`
-	Egress      []nativeEgress            `json:"egress,omitempty"`
-}
-
-type nativeIngress struct {
-	From  []nativePeer `json:"from,omitempty"`
-	Ports []nativePort `json:"ports,omitempty"`
-}
-
-type nativeEgress struct {
-	To    []nativePeer `json:"to,omitempty"`
-	Ports []nativePort `json:"ports,omitempty"`
-}
-
-type nativePeer struct {
-	PodSelector       *metav1.LabelSelector `json:"podSelector,omitempty"`
-	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
-	IPBlock           *networkingv1.IPBlock `json:"ipBlock,omitempty"`
-	Network           string                `json:"network,omitempty"`
-}
-
-type nativePort struct {
-	Protocol *string             `json:"protocol,omitempty"`
-	Port     *intstr.IntOrString `json:"port,omitempty"`
-	EndPort  *int32              `json:"endPort,omitempty"`
+	return fmt.Sprintf("%s %s[%d]", p, d, i)
 }
 
 // kubernetesDocument is networking.k8s.io/v1 NetworkPolicy as files carry it: "status" was part of

@@ -3,6 +3,7 @@ package policy
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/bulkhead-firewall/bulkhead/identity"
 )
@@ -24,6 +25,7 @@ type ask struct {
 	other    identity.Peer
 	protocol identity.Protocol
 	port     uint16
+	names    []string // DNS names of the other end
 }
 
 // match says whether and how the rule allows it. "The traffic must match both ports and from."
@@ -101,8 +103,52 @@ func (p *peer) match(q *ask) manner {
 		return p.matchPod(q)
 	case p.network != "":
 		return matchNetwork(q, p.network)
+	case p.dnsName != "":
+		return p.matchName(q)
+	case p.service != nil:
+		return p.matchService(q)
+	case p.nodes != nil:
+		return p.matchNode(q)
 	}
 	return p.matchBlock(q.other.Addr)
+}
+
+// matchName holds a DNS name, or "*.domain", against the names under which the client knows the server.
+// "Wildcards … match one or more subdomains (labels)" and not the domain itself.
+func (p *peer) matchName(q *ask) manner {
+	if slices.ContainsFunc(q.names, func(name string) bool { return MatchesName(p.dnsName, name) }) {
+		return byAddress
+	}
+	return no
+}
+
+// MatchesName says whether a DNS name (lower case, no last dot) is the one that a pattern writes, or lies
+// below the domain of a pattern "*.domain".
+func MatchesName(pattern, name string) bool {
+	if domain, wild := strings.CutPrefix(pattern, "*"); wild {
+		return strings.HasSuffix(name, domain) && len(name) > len(domain)
+	}
+	return pattern == name
+}
+
+// matchService: the workloads behind the Service, by whatever address they are reached.
+func (p *peer) matchService(q *ask) manner {
+	w := q.other.Workload
+	if w == nil || w.HostNetwork {
+		return no
+	}
+	if slices.Contains(q.view.Behind(p.service.Namespace, p.service.Name), w) {
+		return byName
+	}
+	return no
+}
+
+// matchNode: "Nodes … selects a set of nodes in the cluster", by their addresses.
+func (p *peer) matchNode(q *ask) manner {
+	if _, found := slices.BinarySearchFunc(q.view.NodesWith(p.nodes.matches), q.other.Addr, netip.Addr.Compare); found {
+		return byName
+	}
+	return no
 }
 
 // matchPod: "If namespaceSelector is also set, then the NetworkPolicyPeer as a whole selects the
@@ -211,18 +257,23 @@ const (
 // dnsPort is RFC 1035's.
 const dnsPort = 53
 
-// builtIn gives the built-in rule that allows it, or "".
+// alwaysAllowed gives the built-in rule that nothing written can change, or "".
 //
 // "Traffic is allowed to a pod if … OR if the traffic source is the pod's local node".
-func builtIn(q *ask) string {
+func alwaysAllowed(q *ask) string {
 	switch {
 	case q.other.Workload != nil && q.other.Workload.ID == q.subject.ID,
 		q.other.Addr.IsValid() && slices.Contains(q.subject.Addrs, q.other.Addr):
 		return BuiltInSelf
-	case q.dir == Ingress && fromNode(q):
+	case q.dir == Ingress && !q.view.NoNode && fromNode(q):
 		return BuiltInNode
-	case q.dir == Egress && q.port == dnsPort && (q.protocol == identity.UDP || q.protocol == identity.TCP) && isResolver(q):
-		return BuiltInDNS
 	}
 	return ""
+}
+
+// isDNS says whether an isolated workload asks one of its resolvers, which it may where nothing written
+// denies it.
+func isDNS(q *ask) bool {
+	return q.dir == Egress && !q.view.NoDNS && q.port == dnsPort &&
+		(q.protocol == identity.UDP || q.protocol == identity.TCP) && isResolver(q)
 }

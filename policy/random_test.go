@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -105,6 +106,9 @@ func (d dice) peer(native bool) Peer {
 	if native && d.chance(35) {
 		return Peer{Network: d.pick("world", "node", "dns", "cluster", "metadata", "lab", "nobody")}
 	}
+	if native && d.chance(15) {
+		return Peer{Service: &ServiceRef{Namespace: d.pick(names...), Name: d.pick("s0", "s1", "s2")}}
+	}
 	if d.chance(45) {
 		return Peer{IPBlock: d.block()}
 	}
@@ -161,6 +165,9 @@ func (d dice) rules(native bool) []Rule {
 		for d.chance(55) && len(r.Ports) < 4 {
 			r.Ports = append(r.Ports, d.port(native))
 		}
+		if native && d.chance(35) {
+			r.Action = ActionDeny
+		}
 		out = append(out, r)
 	}
 	return out
@@ -175,19 +182,65 @@ func (d dice) policy(i int) Policy {
 	p.Spec.PodSelector = d.selector()
 	p.Spec.PolicyTypes = [][]networkingv1.PolicyType{nil, {"Ingress"}, {"Egress"}, {"Ingress", "Egress"}}[d.IntN(4)]
 	p.Spec.Ingress, p.Spec.Egress = d.rules(native), d.rules(native)
+	if native && d.chance(40) {
+		p.Spec.Priority = int32(1 + d.IntN(3))
+	}
+	if native && d.chance(30) {
+		for _, rules := range [][]Rule{p.Spec.Ingress, p.Spec.Egress} {
+			for i := range rules {
+				rules[i].Action = ActionDeny
+			}
+		}
+	}
+	return p
+}
+
+// clusterPolicy is a policy of the admin or the baseline tier.
+func (d dice) clusterPolicy(i int) Policy {
+	p := Policy{Kind: KindClusterNetworkPolicy, Name: "c" + strconv.Itoa(i)}
+	p.Spec.Tier = []Tier{AdminTier, AdminTier, BaselineTier}[d.IntN(3)]
+	p.Spec.Priority = int32(d.IntN(4))
+	if d.chance(60) {
+		s := d.selector()
+		p.Spec.NamespaceSelector = &s
+	}
+	if d.chance(60) {
+		p.Spec.PodSelector = d.selector()
+	}
+	rules := func(dir Direction) []Rule {
+		out := d.rules(false)
+		for i := range out {
+			out[i].Action = []Action{ActionAllow, ActionDeny, ActionDeny, ActionPass}[d.IntN(4)]
+			if p.Spec.Tier == BaselineTier && out[i].Action == ActionPass {
+				out[i].Action = ActionAllow
+			}
+			if len(out[i].Peers) == 0 {
+				out[i].Peers = []Peer{d.peer(false)}
+			}
+			if dir == Egress && d.chance(20) {
+				s := d.selector()
+				out[i].Peers = append(out[i].Peers, Peer{NodeSelector: &s})
+			}
+		}
+		return out
+	}
+	p.Spec.Ingress, p.Spec.Egress = rules(Ingress), rules(Egress)
 	return p
 }
 
 func (d dice) set(t testing.TB) *Set {
 	var list []Policy
-	for i := range 1 + d.IntN(6) {
+	for i := range d.IntN(6) {
 		list = append(list, d.policy(i))
 	}
-	s, err := NewSet(list...)
-	if err != nil {
-		t.Fatal(err)
+	for i := range d.IntN(4) {
+		list = append(list, d.clusterPolicy(i))
 	}
-	return s
+	var all []*compiled
+	for i := range list {
+		all = append(all, read(&list[i]))
+	}
+	return newSet(all)
 }
 
 func (d dice) ports() []identity.ContainerPort {
@@ -244,6 +297,10 @@ func (d dice) cluster() *identity.View {
 		services = append(services, s)
 	}
 	ix.SetServices(services)
+	if d.chance(50) {
+		ix.SetNodes(map[string]identity.NodeInfo{"n1": {Labels: d.labels(), Addrs: d.addrs(2)}, "n2": {Labels: d.labels(), Addrs: d.addrs(2)}})
+	}
+	ix.SetBuiltIns(d.chance(80), d.chance(70))
 	return ix.View()
 }
 
@@ -257,15 +314,8 @@ func (d dice) addrs(n int) []netip.Addr {
 
 // allows is the obvious reading of a side's entries.
 func allows(s Side, a netip.Addr, p identity.Protocol, port uint16) bool {
-	if !s.Isolated {
-		return true
-	}
-	for _, e := range s.Entries {
-		if e.Peer.Contains(a) && (e.Protocol == identity.AnyProtocol || e.Protocol == p && e.Port <= port && port <= e.EndPort) {
-			return true
-		}
-	}
-	return false
+	about := func(e Entry) bool { return e.Peer.Contains(a) && e.Covers(p, port) }
+	return !slices.ContainsFunc(s.Denied, about) && (!s.Isolated || slices.ContainsFunc(s.Entries, about))
 }
 
 // TestEntriesAgreeWithEvaluate holds the two readings of the same policies against each other.
@@ -342,10 +392,10 @@ func compare(t *testing.T, s *Set, v *identity.View, w *identity.Workload, sides
 	other := v.Peer(a)
 	out := s.Evaluate(v, Connection{Client: own, Server: other, Protocol: p, Port: port}).Egress
 	in := s.Evaluate(v, Connection{Client: other, Server: own, Protocol: p, Port: port}).Ingress
-	if got := allows(sides.Egress, a, p, port); got != (out.Verdict == Allow) || out.Isolated != sides.Egress.Isolated {
+	if got := allows(sides.Egress, a, p, port); got != (out.Verdict == Allow) || out.Isolated && !sides.Egress.Isolated {
 		t.Errorf("egress %s/%s to %s (%s) %s/%d: entries allow: %v; evaluate: %s: %s\n%s", w.Namespace, w.Name, other, a, p, port, got, out.Verdict, out.Reason, dump(sides.Egress))
 	}
-	if got := allows(sides.Ingress, a, p, port); got != (in.Verdict == Allow) || in.Isolated != sides.Ingress.Isolated {
+	if got := allows(sides.Ingress, a, p, port); got != (in.Verdict == Allow) || in.Isolated && !sides.Ingress.Isolated {
 		t.Errorf("ingress %s/%s from %s (%s) %s/%d: entries allow: %v; evaluate: %s: %s\n%s", w.Namespace, w.Name, other, a, p, port, got, in.Verdict, in.Reason, dump(sides.Ingress))
 	}
 	for _, side := range []SideDecision{out, in} {
@@ -361,25 +411,49 @@ func compare(t *testing.T, s *Set, v *identity.View, w *identity.Workload, sides
 
 func dump(s Side) string {
 	out := ""
-	for _, e := range s.Entries {
-		out += fmt.Sprintf("  %s %s %d-%d  %s\n", e.Peer, e.Protocol, e.Port, e.EndPort, e.Rule)
+	for _, list := range []struct {
+		what    string
+		entries []Entry
+	}{{"  ", s.Entries}, {"  deny ", s.Denied}} {
+		for _, e := range list.entries {
+			protocol := e.Protocol.String()
+			if e.EndProtocol != 0 {
+				protocol = fmt.Sprintf("%d-%d", e.Protocol, e.EndProtocol)
+			}
+			out += fmt.Sprintf("%s%s %s %d-%d  %s\n", list.what, e.Peer, protocol, e.Port, e.EndPort, e.Rule)
+		}
 	}
 	return out
 }
 
-// wellFormed holds a side to what Entry promises.
+// wellFormed holds a side to what Side and Entry promise.
 func wellFormed(t *testing.T, s Side) {
 	t.Helper()
-	for i, e := range s.Entries {
+	wellFormedList(t, s.Entries)
+	wellFormedList(t, s.Denied)
+	if !s.Isolated && len(s.Entries) > 0 {
+		t.Errorf("an open side lists %d entries", len(s.Entries))
+	}
+	for _, e := range s.Denied {
+		if s.Isolated && !slices.ContainsFunc(s.Entries, func(o Entry) bool { return overlap(o, e) }) {
+			t.Errorf("denied %+v, which nothing allows", e)
+		}
+	}
+}
+
+func wellFormedList(t *testing.T, list []Entry) {
+	t.Helper()
+	for i, e := range list {
 		if e.Peer != e.Peer.Masked() || e.Peer.Addr().Is4In6() || e.Rule == "" ||
-			e.Protocol == identity.AnyProtocol && (e.Port != 0 || e.EndPort != 0) || e.Port > e.EndPort {
+			(e.Protocol == identity.AnyProtocol || e.EndProtocol != 0) && (e.Port != 0 || e.EndPort != 0) || e.Port > e.EndPort ||
+			e.EndProtocol != 0 && e.EndProtocol <= e.Protocol {
 			t.Errorf("entry %+v is malformed", e)
 		}
-		if i > 0 && compareEntries(s.Entries[i-1], e) >= 0 {
-			t.Errorf("entries out of order: %+v, %+v", s.Entries[i-1], e)
+		if i > 0 && compareEntries(list[i-1], e) >= 0 {
+			t.Errorf("entries out of order: %+v, %+v", list[i-1], e)
 		}
-		for _, o := range s.Entries[:i] {
-			if overlap(o, e) && (!o.Exact() && !e.Exact() || covered(o, e) || covered(e, o)) {
+		for _, o := range list[:i] {
+			if overlap(o, e) && !o.Exact() && !e.Exact() {
 				t.Errorf("entries overlap: %+v, %+v", o, e)
 			}
 		}
@@ -390,14 +464,20 @@ func overlap(a, b Entry) bool {
 	if !a.Peer.Overlaps(b.Peer) {
 		return false
 	}
-	if a.Protocol == identity.AnyProtocol || b.Protocol == identity.AnyProtocol {
-		return true
+	al, ah := protocolsOf(a)
+	bl, bh := protocolsOf(b)
+	if al > bh || bl > ah {
+		return false
 	}
-	return a.Protocol == b.Protocol && a.Port <= b.EndPort && b.Port <= a.EndPort
+	return al != ah || bl != bh || a.EndPort == 0 && a.Port == 0 && !a.Protocol.HasPorts() && !a.Protocol.IsICMP() || a.Port <= b.EndPort && b.Port <= a.EndPort
 }
 
-// covered says whether all of e lies in by.
-func covered(e, by Entry) bool {
-	return by.Peer.Contains(e.Peer.Addr()) && by.Peer.Bits() <= e.Peer.Bits() &&
-		(by.Protocol == identity.AnyProtocol || by.Protocol == e.Protocol && by.Port <= e.Port && e.EndPort <= by.EndPort)
+func protocolsOf(e Entry) (low, high identity.Protocol) {
+	switch {
+	case e.EndProtocol != 0:
+		return e.Protocol, e.EndProtocol
+	case e.Protocol == identity.AnyProtocol:
+		return 0, 255
+	}
+	return e.Protocol, e.Protocol
 }

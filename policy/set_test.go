@@ -125,9 +125,12 @@ fe80::1/128 any 0-0 built-in node`},
 ::/0 any 0-0 default/api egress[0]`, "open"},
 		"a block with every protocol in one with some ports": {netpol(KindPolicy, "api", `{podSelector: {matchLabels: {role: api}},
   ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/30}}], ports: [{port: 80}]}, {from: [{ipBlock: {cidr: 10.0.0.2/31}}]}]}`), "open", `
-10.0.0.0/31 TCP 80-80 default/api ingress[0]
+10.0.0.0/30 TCP 80-80 default/api ingress[0]
 10.0.0.1/32 any 0-0 built-in node
-10.0.0.2/31 any 0-0 default/api ingress[1]
+10.0.0.2/31 0-5 0-0 default/api ingress[1]
+10.0.0.2/31 TCP 0-79 default/api ingress[1]
+10.0.0.2/31 TCP 81-65535 default/api ingress[1]
+10.0.0.2/31 7-255 0-0 default/api ingress[1]
 192.168.1.10/32 any 0-0 built-in node
 fe80::1/128 any 0-0 built-in node`},
 	} {

@@ -3,7 +3,6 @@ package policy
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/bulkhead-firewall/bulkhead/identity"
 )
@@ -13,11 +12,9 @@ import (
 //
 //   - A port of the Service with known workloads behind it is allowed exactly when each of them is,
 //     on its own port, whatever rules say of the virtual address itself.
-//   - Rules by name still apply: a resolver stays one where it is reached through a virtual address.
-//   - A virtual address is closed when a rule by address would let one of its ports through whose
-//     workloads are not allowed. Rules by address then mean nothing for that address, on any port:
-//     taking single ports out of a block has no form in the kernel that is worth its price.
-//   - A port without known workloads is not specially allowed, nor forbidden: rules by address apply.
+//   - Rules by name still apply where no rule denies a workload behind it: a resolver stays one where
+//     it is reached through a virtual address.
+//   - A port without known workloads is as any address: rules by address apply.
 //
 // An address that a workload owns is no virtual address.
 
@@ -33,99 +30,49 @@ func isVIP(v *identity.View, p identity.Peer) bool {
 // judgeVIP decides the egress to a virtual address.
 func (s side) judgeVIP(q *ask) SideDecision {
 	service := q.view.VIPNames[q.other.Addr]
-	key := identity.VIPKey{Addr: q.other.Addr, Protocol: q.protocol, Port: q.port}
-	if backends := q.view.Backends(key); len(backends) > 0 {
-		first, denied := s.backends(q, backends)
-		if denied == nil {
-			first.Reason = fmt.Sprintf("service %s, all workloads behind it are allowed: %s", service, first.Reason)
-			return first
-		}
-		out := s.judge(q, byName)
-		if out.Verdict != Allow {
-			out.Reason = fmt.Sprintf("service %s: a workload behind it is not allowed: %s", service, denied.Reason)
-			out.Nearest = denied.Nearest
-		}
-		return out
+	backends := q.view.Backends(identity.VIPKey{Addr: q.other.Addr, Protocol: q.protocol, Port: q.port})
+	if len(backends) == 0 {
+		return s.judge(q)
 	}
-	if closed, denied := s.closed(q); closed {
-		out := s.judge(q, byName)
-		if out.Verdict != Allow {
-			out.Reason = fmt.Sprintf("service %s: on another of its ports a workload behind it is not allowed, so no block covers its address: %s",
-				service, denied.Reason)
-		}
-		return out
+	best, denied := s.behind(q, backends)
+	out := s
+	if denied == nil {
+		out.explain(&best.ask, best.found)
+		out.Reason = fmt.Sprintf("service %s, all workloads behind it are allowed: %s", service, out.Reason)
+		return out.SideDecision
 	}
-	return s.judge(q, byAddress)
+	if f := s.decide(q, byName); denied.rule == nil && f.allow {
+		out.explain(q, f)
+		return out.SideDecision
+	}
+	out.explain(&denied.ask, denied.found)
+	out.Reason = fmt.Sprintf("service %s: a workload behind it is not allowed: %s", service, out.Reason)
+	return out.SideDecision
 }
 
-// backends judges every workload behind a port: the first one's decision, and the first denied one.
-func (s side) backends(q *ask, backends []identity.Backend) (first SideDecision, denied *SideDecision) {
+// judged is a question with what decided it.
+type judged struct {
+	ask
+	found
+}
+
+// behind judges every workload behind a port: gives the first one's decision, and the one that denies,
+// if any does: rather one that a rule denies than one that nothing allows.
+func (s side) behind(q *ask, backends []identity.Backend) (best judged, denied *judged) {
 	for i, b := range backends {
 		for j, a := range familyOf(b.Workload, q.other.Addr) {
 			to := *q
 			to.other, to.port = backendPeer(q.view, b.Workload, a), b.Port
-			d := s.judge(&to, byAddress)
+			x := judged{to, s.decide(&to, byAddress)}
 			if i == 0 && j == 0 {
-				first = d
+				best = x
 			}
-			if d.Verdict != Allow {
-				return first, &d
-			}
-		}
-	}
-	return first, nil
-}
-
-// closed: see above.
-func (s side) closed(q *ask) (bool, SideDecision) {
-	for _, key := range portsOf(q.view, q.other.Addr) {
-		backends := q.view.VIPs[key]
-		if len(backends) == 0 {
-			continue
-		}
-		at := *q
-		at.protocol, at.port = key.Protocol, key.Port
-		if s.findByAddress(&at) == nil {
-			continue
-		}
-		if _, denied := s.backends(&at, backends); denied != nil {
-			return true, *denied
-		}
-	}
-	return false, SideDecision{}
-}
-
-// findByAddress gives a rule that allows it by address, be it also by name.
-func (s side) findByAddress(q *ask) *rule {
-	for _, c := range s.policies {
-		h := c.half(q.dir)
-		for i := range h.rules {
-			if r := &h.rules[i]; r.matchPorts(q) && r.matchesAddress(q) {
-				return r
+			if !x.allow && (denied == nil || denied.rule == nil && x.rule != nil) {
+				denied = &x
 			}
 		}
 	}
-	return nil
-}
-
-func (r *rule) matchesAddress(q *ask) bool {
-	return len(r.peers) == 0 || slices.ContainsFunc(r.peers, func(p peer) bool { return p.match(q) == byAddress })
-}
-
-// portsOf lists a virtual address's ports.
-func portsOf(v *identity.View, a netip.Addr) []identity.VIPKey {
-	keys := v.VIPKeys()
-	from, _ := slices.BinarySearchFunc(keys, a, func(k identity.VIPKey, a netip.Addr) int {
-		if c := k.Addr.Compare(a); c != 0 {
-			return c
-		}
-		return 1 // the first key of that address
-	})
-	to := from
-	for to < len(keys) && keys[to].Addr == a {
-		to++
-	}
-	return keys[from:to]
+	return best, denied
 }
 
 // familyOf lists a workload's addresses of the same family as a.

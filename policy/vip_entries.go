@@ -7,73 +7,108 @@ import (
 	"github.com/bulkhead-firewall/bulkhead/identity"
 )
 
-// virtual adds the Service addresses that are allowed, and takes the closed ones out of all blocks
-// (see vip.go).
-func (b *builder) virtual(s side) {
+// virtual adds what holds for the ports of Service addresses (see vip.go), before all rules.
+func (b *builder) virtual(l *lineup) {
 	if len(b.view.VIPs) == 0 {
 		return
 	}
-	have := newLookup(b.raw)
-	var closed []netip.Prefix
-	var allowed []piece
+	have := newLookup(b.raw, !l.isolated())
 	for _, key := range b.view.VIPKeys() {
 		backends := b.view.VIPs[key]
 		if len(backends) == 0 || b.view.ByAddr[key.Addr] != nil {
 			continue
 		}
-		rule := b.allBackends(have, key, backends)
-		p := identity.Single(key.Addr)
-		switch {
-		case rule != "":
-			e := Entry{Peer: p, Protocol: key.Protocol, Port: key.Port, EndPort: key.Port,
-				Rule: rule + " (service " + b.view.VIPNames[key.Addr] + ")"}
-			allowed = append(allowed, piece{e, byName})
-		case have.covers(key.Addr, key.Protocol, key.Port, byAddress) != "":
-			closed = append(closed, p)
+		x := b.behind(have, key, backends)
+		if !x.allow && !x.written {
+			// Rules by name: a resolver, say.
+			if y := have.decide(key.Addr, key.Protocol, key.Port, byName); y.allow && y.rule != "" {
+				x = y
+			}
 		}
+		b.at = standing{rank: rankVIP, admin: true, rule: x.rule + " (service " + b.view.VIPNames[key.Addr] + ")"}
+		if !x.allow {
+			b.at.action = ActionDeny
+		}
+		b.add(identity.Single(key.Addr), ports{protocol: key.Protocol, low: key.Port, high: key.Port}, byName)
 	}
-	if len(closed) > 0 {
-		b.raw = without(b.raw, identity.Union(closed))
-	}
-	b.raw = append(b.raw, allowed...)
 }
 
-// allBackends gives the rule that allows the first workload behind a port when all are allowed,
-// else "".
-func (b *builder) allBackends(have *lookup, key identity.VIPKey, backends []identity.Backend) string {
-	first := ""
+// behind decides about all workloads behind a port: what the first of them gets, or the one that is
+// denied, by a rule if there is one.
+func (b *builder) behind(have *lookup, key identity.VIPKey, backends []identity.Backend) decided {
+	var out decided
+	asked := false
 	for _, x := range backends {
 		for _, a := range x.Workload.Addrs {
 			if a.Is4() != key.Addr.Is4() {
 				continue
 			}
-			rule := BuiltInSelf
+			d := decided{allow: true, rule: BuiltInSelf}
 			if !slices.Contains(b.subject.Addrs, a) {
-				rule = have.covers(a, key.Protocol, x.Port, 0)
+				d = have.decide(a, key.Protocol, x.Port, byAddress)
 			}
-			if rule == "" {
-				return ""
+			switch {
+			case !d.allow && d.written:
+				return d
+			case !asked, out.allow && !d.allow:
+				out, asked = d, true
 			}
-			if first == "" {
-				first = rule
-			}
-		}
-	}
-	return first
-}
-
-// without takes addresses out of all pieces that rules gave by address.
-func without(raw []piece, holes []netip.Prefix) []piece {
-	var out []piece
-	for _, p := range raw {
-		if p.how != byAddress {
-			out = append(out, p)
-			continue
-		}
-		for _, rest := range identity.Subtract(p.Peer, holes) {
-			p.Peer = rest
-			out = append(out, p)
 		}
 	}
 	return out
+}
+
+// lookup answers what many pieces say of an address, protocol and port: what [lineup.decide] would.
+type lookup struct {
+	singles map[netip.Addr][]piece
+	blocks  map[netip.Prefix][]piece
+	bits    []int // prefix lengths of blocks, both families together
+	open    bool
+}
+
+type decided struct {
+	allow   bool
+	rule    string // empty: by default
+	written bool
+}
+
+func newLookup(raw []piece, open bool) *lookup {
+	l := &lookup{singles: make(map[netip.Addr][]piece, len(raw)), blocks: map[netip.Prefix][]piece{}, open: open}
+	var seen [129]bool
+	for _, p := range raw {
+		if p.peer.IsSingleIP() {
+			l.singles[p.peer.Addr()] = append(l.singles[p.peer.Addr()], p)
+			continue
+		}
+		seen[p.peer.Bits()] = true
+		l.blocks[p.peer] = append(l.blocks[p.peer], p)
+	}
+	for bits, yes := range seen {
+		if yes {
+			l.bits = append(l.bits, bits)
+		}
+	}
+	return l
+}
+
+func (l *lookup) decide(a netip.Addr, protocol identity.Protocol, port uint16, least manner) decided {
+	c := cell{rest: slot{rank: rankLast}, admin: slot{rank: rankLast}}
+	ask := func(list []piece) {
+		for i := range list {
+			if p := &list[i]; p.how >= least && p.covers(protocol, port) {
+				c.meet(p)
+			}
+		}
+	}
+	ask(l.singles[a])
+	for _, bits := range l.bits {
+		if p, err := a.Prefix(bits); err == nil {
+			ask(l.blocks[p])
+		}
+	}
+	s := c.deciding()
+	if s.rank == rankLast {
+		return decided{allow: l.open && least == byAddress}
+	}
+	return decided{s.action == ActionAllow, s.rule, true}
 }

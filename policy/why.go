@@ -16,17 +16,16 @@ func (s side) why(q *ask) (reason, nearest string) {
 	end := fmt.Sprintf("%s/%s", q.subject.Namespace, q.subject.Name)
 	var peerFits, portFits *rule
 	rules := 0
-	for _, c := range s.policies {
-		h := c.half(q.dir)
-		rules += len(h.rules)
-		for i := range h.rules {
-			r := &h.rules[i]
-			if peerFits == nil && r.matchPeers(q) != no {
-				peerFits = r
-			}
-			if portFits == nil && len(r.ports) > 0 && r.matchPorts(q) {
-				portFits = r
-			}
+	for _, r := range s.spaces {
+		if r.action != ActionAllow {
+			continue
+		}
+		rules++
+		if peerFits == nil && r.matchPeers(q) != no {
+			peerFits = r
+		}
+		if portFits == nil && len(r.ports) > 0 && r.matchPorts(q) {
+			portFits = r
 		}
 	}
 	isolated := fmt.Sprintf("%s of %s is isolated by %s", q.dir, end, some(s.Policies))
@@ -117,6 +116,12 @@ func (p Peer) String() string {
 		return p.Network
 	case p.IPBlock != nil:
 		return blockName(p.IPBlock)
+	case p.DNSName != "":
+		return "name " + p.DNSName
+	case p.Service != nil:
+		return "service " + strings.TrimPrefix(p.Service.Namespace+"/"+p.Service.Name, "/")
+	case p.NodeSelector != nil:
+		return "nodes " + selectorName(p.NodeSelector)
 	}
 	var parts []string
 	if p.PodSelector != nil {
