@@ -14,49 +14,90 @@ import (
 	"github.com/bulkhead-firewall/bulkhead/identity"
 )
 
-// checker collects what is wrong in a policy's one form, with the path in the document.
+// checker collects what is wrong in a policy's one form, with the path in that form.
 type checker struct {
-	native bool
-	bad    []problem
+	kind string
+	bad  []problem
+}
+
+func (c *checker) native() bool  { return c.kind == KindPolicy }
+func (c *checker) cluster() bool { return isCluster(c.kind) }
+
+// isCluster says whether policies of the kind belong to no namespace.
+func isCluster(kind string) bool {
+	return kind == KindClusterNetworkPolicy || kind == KindAdminNetworkPolicy || kind == KindBaselineAdminNetworkPolicy
 }
 
 func (c *checker) add(path, format string, args ...any) {
 	c.bad = append(c.bad, problem{path, fmt.Sprintf(format, args...)})
 }
 
+// maxPriority bounds priorities of every kind.
+const maxPriority = 1000
+
 // check finds everything that an API server would refuse in the policy, and what has no meaning
 // here. What passes compiles.
 func check(p *Policy) []problem {
-	c := &checker{native: p.Kind == KindPolicy}
-	if p.Kind != KindPolicy && p.Kind != KindNetworkPolicy {
-		c.add("kind", "kind %q: want %s or %s", p.Kind, KindPolicy, KindNetworkPolicy)
+	c := &checker{kind: p.Kind}
+	if !slices.Contains(kinds, p.Kind) {
+		c.add("kind", "kind %q: want one of %s", p.Kind, list(kinds))
 	}
 	if p.Name == "" {
 		c.add("metadata.name", "metadata.name is missing; every policy needs one")
 	} else {
 		c.name("metadata.name", p.Name, validation.IsDNS1123Subdomain(p.Name))
 	}
-	if p.Namespace == "" {
+	switch {
+	case c.cluster() && p.Namespace != "":
+		c.add("metadata.namespace", "metadata.namespace: a %s belongs to no namespace", p.Kind)
+	case c.cluster():
+	case p.Namespace == "":
 		c.add("metadata.namespace", "metadata.namespace is empty")
-	} else {
+	default:
 		c.name("metadata.namespace", p.Namespace, validation.IsDNS1123Label(p.Namespace))
 	}
-	c.selector("spec.podSelector", &p.Spec.PodSelector)
-	for i, t := range p.Spec.PolicyTypes {
+	c.spec(p)
+	for i, r := range p.Spec.Ingress {
+		c.rule(fmt.Sprintf("spec.ingress[%d]", i), Ingress, r)
+	}
+	for i, r := range p.Spec.Egress {
+		c.rule(fmt.Sprintf("spec.egress[%d]", i), Egress, r)
+	}
+	return c.bad
+}
+
+// spec checks what a policy says beside its rules.
+func (c *checker) spec(p *Policy) {
+	s := &p.Spec
+	c.selector("spec.podSelector", &s.PodSelector)
+	if s.NamespaceSelector != nil {
+		c.selector("spec.namespaceSelector", s.NamespaceSelector)
+	}
+	switch {
+	case c.cluster() == (s.Tier == NamespaceTier):
+		c.add("spec.tier", "tier %s: not of a %s", s.Tier, p.Kind)
+	case !c.cluster() && s.NamespaceSelector != nil:
+		c.add("spec.namespaceSelector", "namespaceSelector: only cluster-wide kinds select namespaces")
+	}
+	if s.Priority < 0 || s.Priority > maxPriority {
+		c.add("spec.priority", "priority %d: out of range %s", s.Priority, map[bool]string{true: "1-1000", false: "0-1000"}[c.native()])
+	}
+	c.word("spec.severity", "severity", s.Severity, severities)
+	for i, t := range s.PolicyTypes {
 		if t != networkingv1.PolicyTypeIngress && t != networkingv1.PolicyTypeEgress {
 			c.add(fmt.Sprintf("spec.policyTypes[%d]", i), "policy type %q: want Ingress or Egress%s", t, didYouMean(string(t), []string{"Ingress", "Egress"}))
 		}
 	}
-	if len(p.Spec.PolicyTypes) > 2 {
-		c.add("spec.policyTypes", "%d policy types: want at most two, Ingress and Egress", len(p.Spec.PolicyTypes))
+	if len(s.PolicyTypes) > 2 {
+		c.add("spec.policyTypes", "%d policy types: want at most two, Ingress and Egress", len(s.PolicyTypes))
 	}
-	for i, r := range p.Spec.Ingress {
-		c.rule(fmt.Sprintf("spec.ingress[%d]", i), "from", r)
+}
+
+// word checks one of a few words; none is one of them.
+func (c *checker) word(path, what, word string, known []string) {
+	if word != "" && !slices.Contains(known, word) {
+		c.add(path, "%s %q: want %s%s", what, shorten(word), list(known), didYouMean(word, known))
 	}
-	for i, r := range p.Spec.Egress {
-		c.rule(fmt.Sprintf("spec.egress[%d]", i), "to", r)
-	}
-	return c.bad
 }
 
 // brief is the first message of k8s.io/apimachinery's checks, without the regular expression.
@@ -71,46 +112,26 @@ func (c *checker) name(path, name string, messages []string) {
 	}
 }
 
-func (c *checker) rule(path, peers string, r Rule) {
+// maxRuleName is the API's bound of a rule's name, in letters.
+const maxRuleName = 100
+
+func (c *checker) rule(path string, d Direction, r Rule) {
+	if n := len([]rune(r.Name)); n > maxRuleName {
+		c.add(path+".name", "a name of %d letters; want at most %d", n, maxRuleName)
+	}
+	if c.kind == KindNetworkPolicy && r.Action != ActionAllow || c.native() && r.Action == ActionPass {
+		c.add(path+".action", "action %s: not of a %s", r.Action, c.kind)
+	}
+	c.word(path+".severity", "severity", r.Severity, severities)
+	peers := "from"
+	if d == Egress {
+		peers = "to"
+	}
 	for i, p := range r.Peers {
-		c.peer(fmt.Sprintf("%s.%s[%d]", path, peers, i), p)
+		c.peer(fmt.Sprintf("%s.%s[%d]", path, peers, i), d, r, p)
 	}
 	for i, p := range r.Ports {
 		c.port(fmt.Sprintf("%s.ports[%d]", path, i), p)
-	}
-}
-
-// peer: "ipBlock defines policy on a particular IPBlock. If this field is set then neither of the
-// other fields can be."
-func (c *checker) peer(path string, p Peer) {
-	forms := "podSelector, namespaceSelector or ipBlock"
-	if c.native {
-		forms = "podSelector, namespaceSelector, ipBlock or network"
-	}
-	selects := p.PodSelector != nil || p.NamespaceSelector != nil
-	switch {
-	case !selects && p.IPBlock == nil && p.Network == "":
-		c.add(path, "the peer is empty; want %s (for everybody leave the list of peers out)", forms)
-	case p.IPBlock != nil && selects:
-		c.add(path+".ipBlock", "ipBlock beside a selector: a peer is one or the other; make them two list items")
-	case p.Network != "" && (selects || p.IPBlock != nil):
-		c.add(path+".network", "network beside a selector or ipBlock: a peer is one of them; make them two list items")
-	case p.Network != "" && !c.native:
-		c.add(path+".network", "network: only a %s of %s has it", KindPolicy, NativeVersion)
-	}
-	if p.PodSelector != nil {
-		c.selector(path+".podSelector", p.PodSelector)
-	}
-	if p.NamespaceSelector != nil {
-		c.selector(path+".namespaceSelector", p.NamespaceSelector)
-	}
-	if p.Network != "" {
-		if m := validation.IsDNS1123Label(p.Network); len(m) > 0 {
-			c.add(path+".network", "network %q: %s%s", p.Network, brief(m), didYouMean(p.Network, builtInNetworks))
-		}
-	}
-	if p.IPBlock != nil {
-		c.block(path+".ipBlock", p.IPBlock)
 	}
 }
 
@@ -157,7 +178,7 @@ func (c *checker) port(path string, p Port) {
 	what := "port"
 	if p.Protocol.IsICMP() {
 		low, high, what = 0, 255, p.Protocol.String()+" type"
-		if !c.native {
+		if !c.native() {
 			c.add(path+".protocol", "protocol %s: only a %s of %s has it", p.Protocol, KindPolicy, NativeVersion)
 		}
 	} else if p.Protocol != identity.AnyProtocol && !p.Protocol.HasPorts() {

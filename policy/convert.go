@@ -14,73 +14,69 @@ type problem struct {
 	what string
 }
 
-// fromNative and fromKubernetes bring a decoded document to the one form. What only names can say
-// wrongly (protocols) is found here, the rest in check.
-func fromNative(d *nativeDocument) (Policy, []problem) {
-	var bad []problem
-	p := Policy{
-		Kind: KindPolicy, Namespace: d.Metadata.Namespace, Name: d.Metadata.Name,
-		Labels: d.Metadata.Labels, Annotations: d.Metadata.Annotations,
-		Spec: Spec{PodSelector: d.Spec.PodSelector, PolicyTypes: d.Spec.PolicyTypes},
-	}
-	for i, r := range d.Spec.Ingress {
-		peers, ports := nativeRule(r.From, r.Ports, fmt.Sprintf("spec.ingress[%d]", i), &bad)
-		p.Spec.Ingress = append(p.Spec.Ingress, Rule{Peers: peers, Ports: ports})
-	}
-	for i, r := range d.Spec.Egress {
-		peers, ports := nativeRule(r.To, r.Ports, fmt.Sprintf("spec.egress[%d]", i), &bad)
-		p.Spec.Egress = append(p.Spec.Egress, Rule{Peers: peers, Ports: ports})
-	}
-	return p, bad
+// converter brings one document to the one form, and collects what its words say wrongly.
+type converter struct {
+	bad []problem
+	// Cluster-wide kinds pack several peers or ports into one list item: where a path of the one form
+	// stands in the document.
+	places map[string]string
 }
 
-func nativeRule(from []nativePeer, in []nativePort, path string, bad *[]problem) ([]Peer, []Port) {
-	var peers []Peer
-	for _, x := range from {
-		peers = append(peers, Peer{PodSelector: x.PodSelector, NamespaceSelector: x.NamespaceSelector, IPBlock: x.IPBlock, Network: x.Network})
+func (c *converter) add(path, format string, args ...any) {
+	c.bad = append(c.bad, problem{path, fmt.Sprintf(format, args...)})
+}
+
+// mode reads enforce or shadow; nothing is enforce.
+func (c *converter) mode(path, word string) (shadow bool) {
+	switch word {
+	case "", ModeEnforce:
+		return false
+	case ModeShadow:
+		return true
 	}
-	var ports []Port
-	for i, x := range in {
-		protocol, err := protocolOf(x.Protocol, nativeProtocols)
-		if err != nil {
-			*bad = append(*bad, problem{fmt.Sprintf("%s.ports[%d].protocol", path, i), err.Error()})
+	known := []string{ModeEnforce, ModeShadow}
+	c.add(path, "mode %q: want %s%s", shorten(word), list(known), didYouMean(word, known))
+	return false
+}
+
+func (c *converter) action(path, word string, known []actionName) Action {
+	names := make([]string, len(known))
+	for i, k := range known {
+		if names[i] = k.name; k.name == word {
+			return k.action
 		}
-		ports = append(ports, Port{Protocol: protocol, Port: x.Port, EndPort: x.EndPort})
 	}
-	return peers, ports
+	c.add(path, "action %q: want %s%s", shorten(word), list(names), didYouMean(word, names))
+	return ActionAllow
 }
 
+// fromKubernetes brings a decoded NetworkPolicy to the one form.
 func fromKubernetes(d *networkingv1.NetworkPolicy) (Policy, []problem) {
-	var bad []problem
+	c := &converter{}
 	p := Policy{
 		Kind: KindNetworkPolicy, Namespace: d.Namespace, Name: d.Name, Labels: d.Labels, Annotations: d.Annotations,
-		Spec: Spec{PodSelector: d.Spec.PodSelector, PolicyTypes: d.Spec.PolicyTypes},
+		Spec:   Spec{PodSelector: d.Spec.PodSelector, PolicyTypes: d.Spec.PolicyTypes},
+		Shadow: c.mode("metadata.annotations["+ModeAnnotation+"]", d.Annotations[ModeAnnotation]),
 	}
 	for i, r := range d.Spec.Ingress {
-		peers, ports := kubernetesRule(r.From, r.Ports, fmt.Sprintf("spec.ingress[%d]", i), &bad)
-		p.Spec.Ingress = append(p.Spec.Ingress, Rule{Peers: peers, Ports: ports})
+		p.Spec.Ingress = append(p.Spec.Ingress, c.kubernetesRule(r.From, r.Ports, fmt.Sprintf("spec.ingress[%d]", i)))
 	}
 	for i, r := range d.Spec.Egress {
-		peers, ports := kubernetesRule(r.To, r.Ports, fmt.Sprintf("spec.egress[%d]", i), &bad)
-		p.Spec.Egress = append(p.Spec.Egress, Rule{Peers: peers, Ports: ports})
+		p.Spec.Egress = append(p.Spec.Egress, c.kubernetesRule(r.To, r.Ports, fmt.Sprintf("spec.egress[%d]", i)))
 	}
-	return p, bad
+	return p, c.bad
 }
 
-func kubernetesRule(from []networkingv1.NetworkPolicyPeer, in []networkingv1.NetworkPolicyPort, path string, bad *[]problem) ([]Peer, []Port) {
-	var peers []Peer
+func (c *converter) kubernetesRule(from []networkingv1.NetworkPolicyPeer, in []networkingv1.NetworkPolicyPort, path string) Rule {
+	var out Rule
 	for _, x := range from {
-		peers = append(peers, Peer{PodSelector: x.PodSelector, NamespaceSelector: x.NamespaceSelector, IPBlock: x.IPBlock})
+		out.Peers = append(out.Peers, Peer{PodSelector: x.PodSelector, NamespaceSelector: x.NamespaceSelector, IPBlock: x.IPBlock})
 	}
-	var ports []Port
 	for i, x := range in {
-		protocol, err := protocolOf((*string)(x.Protocol), kubernetesProtocols)
-		if err != nil {
-			*bad = append(*bad, problem{fmt.Sprintf("%s.ports[%d].protocol", path, i), err.Error()})
-		}
-		ports = append(ports, Port{Protocol: protocol, Port: x.Port, EndPort: x.EndPort})
+		protocol := c.protocol(fmt.Sprintf("%s.ports[%d].protocol", path, i), (*string)(x.Protocol), kubernetesProtocols)
+		out.Ports = append(out.Ports, Port{Protocol: protocol, Port: x.Port, EndPort: x.EndPort})
 	}
-	return peers, ports
+	return out
 }
 
 var (
@@ -88,19 +84,20 @@ var (
 	nativeProtocols     = []identity.Protocol{identity.TCP, identity.UDP, identity.SCTP, identity.ICMP, identity.ICMPv6}
 )
 
-// protocolOf reads a protocol's name as the API spells it.
+// protocol reads a protocol's name as the API spells it.
 //
 // "protocol represents the protocol (TCP, UDP, or SCTP) which traffic must match. If not specified,
 // this field defaults to TCP."
-func protocolOf(name *string, known []identity.Protocol) (identity.Protocol, error) {
+func (c *converter) protocol(path string, name *string, known []identity.Protocol) identity.Protocol {
 	if name == nil {
-		return identity.TCP, nil
+		return identity.TCP
 	}
 	names := make([]string, len(known))
 	for i, p := range known {
 		if names[i] = p.String(); names[i] == *name {
-			return p, nil
+			return p
 		}
 	}
-	return identity.TCP, fmt.Errorf("protocol %q: want one of %s%s", *name, list(names), didYouMean(*name, names))
+	c.add(path, "protocol %q: want one of %s%s", *name, list(names), didYouMean(*name, names))
+	return identity.TCP
 }

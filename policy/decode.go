@@ -225,7 +225,7 @@ func jsonFields(v reflect.Value, out map[string]reflect.Value) {
 	for i := range t.NumField() {
 		name, options, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
 		switch {
-		case name == "-" || !t.Field(i).IsExported():
+		case name == "-" || !t.Field(i).IsExported() && !t.Field(i).Anonymous:
 		case name == "" && (options == "inline" || t.Field(i).Anonymous):
 			jsonFields(v.Field(i), out)
 		case name != "":

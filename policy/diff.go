@@ -54,8 +54,11 @@ func Strings(keys []Key) []string {
 }
 
 func same(a, b *Policy) bool {
-	if !maps.Equal(a.Labels, b.Labels) || !maps.Equal(a.Annotations, b.Annotations) ||
-		!reflect.DeepEqual(plainSelector(&a.Spec.PodSelector), plainSelector(&b.Spec.PodSelector)) {
+	x, y := &a.Spec, &b.Spec
+	if !maps.Equal(a.Labels, b.Labels) || !maps.Equal(a.Annotations, b.Annotations) || a.Shadow != b.Shadow ||
+		!reflect.DeepEqual(plainSelector(&x.PodSelector), plainSelector(&y.PodSelector)) ||
+		!reflect.DeepEqual(plainSelector(x.NamespaceSelector), plainSelector(y.NamespaceSelector)) ||
+		x.Tier != y.Tier || x.Severity != y.Severity || x.Reason != y.Reason || statedPriority(a) != statedPriority(b) {
 		return false
 	}
 	for _, d := range []Direction{Egress, Ingress} {
@@ -66,8 +69,16 @@ func same(a, b *Policy) bool {
 	return true
 }
 
+// statedPriority is a policy's priority, the default where it states none.
+func statedPriority(p *Policy) int32 {
+	if !isCluster(p.Kind) && p.Spec.Priority == 0 {
+		return defaultPriority
+	}
+	return p.Spec.Priority
+}
+
 func sameRule(a, b Rule) bool {
-	return slices.EqualFunc(a.Peers, b.Peers, func(x, y Peer) bool { return reflect.DeepEqual(plainPeer(x), plainPeer(y)) }) &&
+	return a.Name == b.Name && a.Action == b.Action && a.Expires.Equal(b.Expires) && a.Severity == b.Severity && a.Reason == b.Reason && slices.EqualFunc(a.Peers, b.Peers, func(x, y Peer) bool { return reflect.DeepEqual(plainPeer(x), plainPeer(y)) }) &&
 		slices.EqualFunc(a.Ports, b.Ports, func(x, y Port) bool { return compilePort(x) == compilePort(y) })
 }
 
@@ -85,7 +96,11 @@ func plainPeer(p Peer) any {
 		slices.Sort(except)
 		block = append(block, fmt.Sprint(except))
 	}
-	return []any{p.Network, block, plainSelector(p.PodSelector), plainSelector(p.NamespaceSelector)}
+	var service ServiceRef
+	if p.Service != nil {
+		service = *p.Service
+	}
+	return []any{p.Network, block, service, p.DNSName, plainSelector(p.PodSelector), plainSelector(p.NamespaceSelector), plainSelector(p.NodeSelector)}
 }
 
 // plainSelector is a selector's terms, sorted; nil stays apart from empty.

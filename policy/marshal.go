@@ -3,7 +3,9 @@ package policy
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -15,20 +17,94 @@ import (
 
 // Marshal writes a policy as a YAML document of its kind, always in the same way, comments above
 // the document and its rules. Reading it again gives the same policy (without comments). Errors:
-// what the kind cannot say, such as a network in a NetworkPolicy.
+// what the kind cannot say, such as a network in a NetworkPolicy; the older cluster-wide kinds are not
+// written, ClusterNetworkPolicy is.
 func Marshal(p Policy) ([]byte, error) {
-	if bad := check(&p); len(bad) > 0 {
+	if bad := append(check(&p), unwritable(&p)...); len(bad) > 0 {
 		return nil, fmt.Errorf("%s: %s: %s", p.Key(), bad[0].path, bad[0].what)
-	}
-	version := KubernetesVersion
-	if p.Kind == KindPolicy {
-		version = NativeVersion
 	}
 	meta := mapping()
 	meta.put("name", str(p.Name))
-	meta.put("namespace", str(p.Namespace))
+	if p.Namespace != "" {
+		meta.put("namespace", str(p.Namespace))
+	}
 	meta.putMap("labels", p.Labels)
-	meta.putMap("annotations", p.Annotations)
+	meta.putMap("annotations", modeAnnotated(&p))
+	var spec mappingNode
+	switch p.Kind {
+	case KindPolicy:
+		spec = nativeNode(&p)
+	case KindClusterNetworkPolicy:
+		spec = clusterNode(&p)
+	default:
+		spec = namespacedNode(&p)
+	}
+	doc := mapping()
+	doc.put("apiVersion", str(versionsOf(p.Kind)[0]))
+	doc.put("kind", str(p.Kind))
+	doc.put("metadata", meta.Node)
+	doc.put("spec", spec.Node)
+	return render(doc.Node, p.Comment)
+}
+
+// unwritable finds what the policy says and its kind has no field for.
+func unwritable(p *Policy) []problem {
+	c := &checker{kind: p.Kind}
+	s := &p.Spec
+	if p.Kind == KindAdminNetworkPolicy || p.Kind == KindBaselineAdminNetworkPolicy {
+		c.add("kind", "%s is read, not written; make it a %s", p.Kind, KindClusterNetworkPolicy)
+	}
+	if p.Kind != KindPolicy {
+		if s.Severity != "" || s.Reason != "" || p.Kind == KindNetworkPolicy && statedPriority(p) != defaultPriority {
+			c.add("spec", "severity, reason and priority: not of a %s", p.Kind)
+		}
+		for _, d := range []Direction{Ingress, Egress} {
+			for i, r := range p.Rules(d) {
+				if r.Severity != "" || r.Reason != "" || !r.Expires.IsZero() || p.Kind == KindNetworkPolicy && r.Name != "" {
+					c.add(fmt.Sprintf("spec.%s[%d]", d, i), "name, expires, severity and reason: not of a rule of a %s", p.Kind)
+				}
+				if isCluster(p.Kind) {
+					c.clusterRule(fmt.Sprintf("spec.%s[%d]", d, i), r)
+				}
+			}
+		}
+	}
+	return c.bad
+}
+
+// modeAnnotated is the policy's annotations with the mode in kinds that have no field for it.
+func modeAnnotated(p *Policy) map[string]string {
+	word, has := p.Annotations[ModeAnnotation]
+	if p.Kind == KindPolicy || p.Shadow == (word == ModeShadow) {
+		return p.Annotations
+	}
+	out := maps.Clone(p.Annotations)
+	if p.Shadow {
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[ModeAnnotation] = ModeShadow
+	} else if has {
+		delete(out, ModeAnnotation)
+	}
+	return out
+}
+
+func nativeNode(p *Policy) mappingNode {
+	spec := mapping()
+	if p.Shadow {
+		spec.put("mode", str(ModeShadow))
+	}
+	if p.Spec.Priority != 0 {
+		spec.put("priority", integer(p.Spec.Priority))
+	}
+	spec.putWord("severity", p.Spec.Severity)
+	spec.putWord("reason", p.Spec.Reason)
+	spec.Content = append(spec.Content, namespacedNode(p).Content...)
+	return spec
+}
+
+func namespacedNode(p *Policy) mappingNode {
 	spec := mapping()
 	spec.put("podSelector", selectorNode(&p.Spec.PodSelector))
 	if len(p.Spec.PolicyTypes) > 0 {
@@ -41,13 +117,7 @@ func Marshal(p Policy) ([]byte, error) {
 	}
 	spec.putRules("ingress", "from", p.Spec.Ingress)
 	spec.putRules("egress", "to", p.Spec.Egress)
-
-	doc := mapping()
-	doc.put("apiVersion", str(version))
-	doc.put("kind", str(p.Kind))
-	doc.put("metadata", meta.Node)
-	doc.put("spec", spec.Node)
-	return render(doc.Node, p.Comment)
+	return spec
 }
 
 // MarshalAll writes policies as documents of one file.
@@ -110,6 +180,13 @@ func (m mappingNode) put(key string, value *yaml.Node) {
 	m.Content = append(m.Content, str(key), value)
 }
 
+// putWord leaves an empty one out.
+func (m mappingNode) putWord(key, word string) {
+	if word != "" {
+		m.put(key, str(word))
+	}
+}
+
 func (m mappingNode) putMap(key string, values map[string]string) {
 	if len(values) == 0 {
 		return
@@ -129,6 +206,15 @@ func (m mappingNode) putRules(key, peers string, rules []Rule) {
 	out := sequence()
 	for _, r := range rules {
 		n := mapping()
+		n.putWord("name", r.Name)
+		if r.Action == ActionDeny {
+			n.put("action", str("Deny"))
+		}
+		if !r.Expires.IsZero() {
+			n.put("expires", str(r.Expires.UTC().Format(time.RFC3339)))
+		}
+		n.putWord("severity", r.Severity)
+		n.putWord("reason", r.Reason)
 		if len(r.Peers) > 0 {
 			list := sequence()
 			for _, p := range r.Peers {
@@ -163,9 +249,14 @@ func peerNode(p Peer) *yaml.Node {
 	if p.IPBlock != nil {
 		n.put("ipBlock", blockNode(p.IPBlock))
 	}
-	if p.Network != "" {
-		n.put("network", str(p.Network))
+	n.putWord("network", p.Network)
+	if p.Service != nil {
+		service := mapping()
+		service.put("name", str(p.Service.Name))
+		service.putWord("namespace", p.Service.Namespace)
+		n.put("service", service.Node)
 	}
+	n.putWord("dnsName", p.DNSName)
 	return n.Node
 }
 

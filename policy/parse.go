@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -26,17 +27,25 @@ const (
 const DefaultNamespace = "default"
 
 // Parse reads the policies of a file: documents parted by "---", of the kinds Policy
-// (bulkhead.dev/v1alpha1), NetworkPolicy (networking.k8s.io/v1), and lists of them. name is for
-// messages. Empty documents are passed over.
+// (bulkhead.dev/v1alpha1), NetworkPolicy (networking.k8s.io/v1), ClusterNetworkPolicy
+// (policy.networking.k8s.io/v1alpha2 and v1beta1), the older AdminNetworkPolicy and
+// BaselineAdminNetworkPolicy, and lists of them. name is for messages. Empty documents are passed
+// over. Under one key a file may hold a policy in force and its shadow.
 //
 // It is strict: an unknown field, a wrong type, a selector, CIDR or port that means nothing, a key or
 // a policy given twice are errors. All of them are returned, joined, in the order of the file, each
 // "name:line:column: what is wrong"; then no policy is.
-func Parse(name string, data []byte) ([]Policy, error) {
+func Parse(name string, data []byte) ([]Policy, error) { return parse(name, data, false) }
+
+// ParseAmong is [Parse] for files in which policies stand among other objects: those of a kind that
+// is none of ours, nor mistyped for one, are passed over.
+func ParseAmong(name string, data []byte) ([]Policy, error) { return parse(name, data, true) }
+
+func parse(name string, data []byte, among bool) ([]Policy, error) {
 	if len(data) > maxFile {
 		return nil, fmt.Errorf("%s:1:1: %d bytes, bound %d; nothing was read", name, len(data), maxFile)
 	}
-	f := &file{name: name, seen: map[Key]string{}}
+	f := &file{name: name, among: among, seen: map[seat]string{}}
 	for _, d := range split(data) {
 		f.document(d)
 		if f.total, f.visited = f.total+f.visited, 0; f.total > maxFileNodes {
@@ -50,11 +59,18 @@ func Parse(name string, data []byte) ([]Policy, error) {
 	return f.policies, nil
 }
 
+// seat is what one policy of a file may take.
+type seat struct {
+	Key
+	shadow bool
+}
+
 // file is one file while it is read.
 type file struct {
 	name     string
 	policies []Policy
-	seen     map[Key]string
+	seen     map[seat]string
+	among    bool // other kinds are passed over
 	bad      []placed
 	refused  bool // the bound of policies was reached, and said
 	visited  int  // nodes of this document
@@ -77,34 +93,83 @@ func (f *file) object(d document, n *yaml.Node, text string) {
 	}
 	version, kind := child(n, "apiVersion"), child(n, "kind")
 	switch {
+	case f.among && kind == nil:
 	case kind == nil || kind.Value == "":
-		f.add(d.line+n.Line-1, n.Column, "kind is missing; want %s or %s", KindNetworkPolicy, KindPolicy)
-	case version == nil || version.Value == "":
-		f.add(d.line+n.Line-1, n.Column, "apiVersion is missing; want %s", versionOf(kind.Value))
-	case kind.Value == KindNetworkPolicy && version.Value == KubernetesVersion:
-		var doc kubernetesDocument
-		f.policy(d, n, text, &doc, func() (Policy, []problem) { return fromKubernetes(&doc.NetworkPolicy) })
-	case kind.Value == KindPolicy && version.Value == NativeVersion:
-		var doc nativeDocument
-		f.policy(d, n, text, &doc, func() (Policy, []problem) { return fromNative(&doc) })
-	case kind.Value == "List" && version.Value == "v1",
-		kind.Value == "NetworkPolicyList" && version.Value == KubernetesVersion,
-		kind.Value == "PolicyList" && version.Value == NativeVersion:
+		f.add(d.line+n.Line-1, n.Column, "kind is missing; want %s", list(kinds))
+	case isList(kind.Value, version):
 		f.list(d, n)
-	case kind.Value == KindNetworkPolicy || kind.Value == KindPolicy:
-		f.add(d.line+version.Line-1, version.Column, "apiVersion %q of a %s: want %s%s", shorten(version.Value), kind.Value,
-			versionOf(kind.Value), didYouMean(version.Value, []string{versionOf(kind.Value)}))
+	case !slices.Contains(kinds, kind.Value):
+		if hint := didYouMean(kind.Value, kinds); hint != "" || !f.among {
+			f.add(d.line+kind.Line-1, kind.Column, "kind %q: want one of %s%s", shorten(kind.Value), list(kinds), hint)
+		}
+	case version == nil || version.Value == "":
+		f.add(d.line+n.Line-1, n.Column, "apiVersion is missing; want %s", list(versionsOf(kind.Value)))
+	case !slices.Contains(versionsOf(kind.Value), version.Value):
+		want := versionsOf(kind.Value)
+		f.add(d.line+version.Line-1, version.Column, "apiVersion %q of a %s: want %s%s", shorten(version.Value), kind.Value, list(want), didYouMean(version.Value, want))
 	default:
-		known := []string{KindNetworkPolicy, KindPolicy}
-		f.add(d.line+kind.Line-1, kind.Column, "kind %q: want %s%s", shorten(kind.Value), list(known), didYouMean(kind.Value, known))
+		f.policy(d, n, text, readingOf(kind.Value))
 	}
 }
 
-func versionOf(kind string) string {
-	if kind == KindPolicy {
-		return NativeVersion
+// kinds lists the kinds that are read.
+var kinds = []string{KindNetworkPolicy, KindPolicy, KindClusterNetworkPolicy, KindAdminNetworkPolicy, KindBaselineAdminNetworkPolicy}
+
+// versionsOf lists the apiVersions of a kind, the first the one that Marshal writes.
+func versionsOf(kind string) []string {
+	switch kind {
+	case KindPolicy:
+		return []string{NativeVersion}
+	case KindClusterNetworkPolicy:
+		return []string{ClusterGroup + "/v1alpha2", ClusterGroup + "/v1beta1"}
+	case KindAdminNetworkPolicy, KindBaselineAdminNetworkPolicy:
+		return []string{ClusterGroup + "/v1alpha1"}
 	}
-	return KubernetesVersion
+	return []string{KubernetesVersion}
+}
+
+// isList says whether the object is a list of policies, or of anything.
+func isList(kind string, version *yaml.Node) bool {
+	item, ok := strings.CutSuffix(kind, "List")
+	if !ok || version == nil {
+		return false
+	}
+	return item == "" && version.Value == "v1" || slices.Contains(kinds, item) && slices.Contains(versionsOf(item), version.Value)
+}
+
+// reading is a document's type while it is read: what it is decoded into, and how that becomes a
+// policy. places tells where paths of the one form stand in a document that has other paths.
+type reading struct {
+	into    any
+	convert func() (p Policy, bad []problem, places map[string]string)
+}
+
+func readingOf(kind string) reading {
+	switch kind {
+	case KindPolicy:
+		doc := &nativeDocument{}
+		return reading{doc, func() (Policy, []problem, map[string]string) {
+			p, bad := fromNative(doc)
+			return p, bad, nil
+		}}
+	case KindClusterNetworkPolicy:
+		doc := &clusterDocument{}
+		return reading{doc, func() (Policy, []problem, map[string]string) {
+			p, c := fromCluster(doc)
+			return p, c.bad, c.places
+		}}
+	case KindAdminNetworkPolicy, KindBaselineAdminNetworkPolicy:
+		doc := &adminDocument{}
+		return reading{doc, func() (Policy, []problem, map[string]string) {
+			p, c := fromAdmin(doc)
+			return p, c.bad, c.places
+		}}
+	}
+	doc := &kubernetesDocument{}
+	return reading{doc, func() (Policy, []problem, map[string]string) {
+		p, bad := fromKubernetes(&doc.NetworkPolicy)
+		return p, bad, nil
+	}}
 }
 
 // child finds a scalar field of a mapping.
@@ -125,8 +190,8 @@ func (f *file) list(d document, n *yaml.Node) {
 		case value.Kind != yaml.SequenceNode:
 			f.add(d.line+value.Line-1, value.Column, "items: want a list, got %s", describe(value))
 		default:
-			for _, item := range value.Content {
-				text, err := yaml.Marshal(item)
+			for j, item := range value.Content {
+				text, err := itemText(d, value, j)
 				if err != nil {
 					f.add(d.line+item.Line-1, item.Column, "%s", strings.TrimPrefix(err.Error(), "yaml: "))
 					continue
@@ -135,16 +200,16 @@ func (f *file) list(d document, n *yaml.Node) {
 					f.add(d.line+k.Line-1, k.Column, "kind %s: a list within a list", shorten(k.Value))
 					continue
 				}
-				f.object(d, item, string(text))
+				f.object(d, item, text)
 			}
 		}
 	}
 }
 
 // policy decodes, converts, checks and keeps one policy, or says all that is wrong with it.
-func (f *file) policy(d document, n *yaml.Node, text string, into any, convert func() (Policy, []problem)) {
+func (f *file) policy(d document, n *yaml.Node, text string, r reading) {
 	dec := &decoder{nodes: map[string]*yaml.Node{}, visited: f.visited}
-	dec.value(n, reflect.ValueOf(into).Elem(), "")
+	dec.value(n, reflect.ValueOf(r.into).Elem(), "")
 	f.visited = dec.visited
 	for _, m := range dec.bad {
 		f.add(d.line+m.node.Line-1, m.node.Column, "%s", m.what)
@@ -152,25 +217,35 @@ func (f *file) policy(d document, n *yaml.Node, text string, into any, convert f
 	if dec.visited > maxNodes || len(dec.bad) > maxErrors {
 		return
 	}
-	p, bad := convert()
-	if p.Namespace == "" {
+	p, bad, places := r.convert()
+	if p.Namespace == "" && !isCluster(p.Kind) {
 		p.Namespace = DefaultNamespace
 	}
-	for _, b := range append(bad, check(&p)...) {
-		at := dec.node(b.path)
+	for i, b := range append(bad, check(&p)...) {
+		path := b.path
+		if i >= len(bad) {
+			path = inDocument(places, path)
+		}
+		at := dec.node(path)
 		if len(dec.bad) > 0 && misreads(dec.bad, at) {
 			continue // follows from what was said already
 		}
 		f.add(d.line+at.Line-1, at.Column, "%s", b.what)
 	}
+	p.Warnings = append(p.Warnings, hostBits(&p)...)
 	p.Source = fmt.Sprintf("%s:%d", f.name, d.line+n.Line-1)
 	p.Text = text
-	if first, twice := f.seen[p.Key()]; twice && p.Name != "" {
+	f.keep(d, n, p, dec)
+}
+
+func (f *file) keep(d document, n *yaml.Node, p Policy, dec *decoder) {
+	s := seat{p.Key(), p.Shadow}
+	if first, twice := f.seen[s]; twice && p.Name != "" {
 		at := dec.node("metadata.name")
 		f.add(d.line+at.Line-1, at.Column, "%s is defined already at %s", p.Key(), first)
 		return
 	}
-	f.seen[p.Key()] = p.Source
+	f.seen[s] = p.Source
 	if len(f.policies) >= maxPolicies {
 		if !f.refused {
 			f.add(d.line+n.Line-1, n.Column, "more than %d policies in one file", maxPolicies)

@@ -168,7 +168,7 @@ func TestNewSetErrors(t *testing.T) {
 	bad.Name, bad.Spec.Ingress = "b", []Rule{{Peers: []Peer{{}}}}
 	_, err := NewSet(append(list, bad)...)
 	want := `x.yaml:2: Policy default/a is defined already at x.yaml:2
-x.yaml:2: Policy default/b: spec.ingress[0].from[0]: the peer is empty; want podSelector, namespaceSelector, ipBlock or network (for everybody leave the list of peers out)`
+x.yaml:2: Policy default/b: spec.ingress[0].from[0]: the peer is empty; want podSelector, namespaceSelector, ipBlock, network or service (for everybody leave the list of peers out)`
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v\nwant %s", err, want)
 	}
