@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/bulkhead-firewall/bulkhead/identity"
-	"github.com/bulkhead-firewall/bulkhead/policy"
 )
 
 const (
@@ -157,90 +155,6 @@ func (t *Trace) Close() error {
 	return err
 }
 
-// recall notes what the sets of seen and denied connections hold of the probe's pair. forget takes out
-// what the probe alone put there, so that the next connection of the pair is told as if the probe had
-// never been.
-func (t *Trace) recall() (forget func() error, err error) {
-	var undo []func() error
-	for i, ns := range []*Namespace{t.from, t.to} {
-		if ns == nil {
-			continue
-		}
-		d, peer := policy.Egress, t.probe.Server
-		if i == 1 {
-			d, peer = policy.Ingress, t.probe.Client
-		}
-		for _, s := range (site{v6: peer.Is6()}).told(d) {
-			e := t.told(peer)
-			there, err := ns.holds(s, e)
-			if err != nil {
-				return nil, err
-			}
-			if !there {
-				undo = append(undo, func() error { return ns.drop(s, e) })
-			}
-		}
-	}
-	return func() error {
-		var err error
-		for _, f := range undo {
-			err = errors.Join(err, f())
-		}
-		return err
-	}, nil
-}
-
-// told are the sets that decide what is news: see SeenSet.
-func (s site) told(d policy.Direction) []*Set {
-	family := 4
-	if s.v6 {
-		family = 6
-	}
-	return []*Set{{Name: SeenSet(d, family), Key: s.flowKey()}, {Name: DeniedSet(d, family), Key: s.flowKey()}}
-}
-
-// told is the probe as an element of them.
-func (t *Trace) told(peer netip.Addr) Element {
-	var p packing
-	p.addr(peer)
-	p.proto(uint8(t.probe.Protocol))
-	if t.probe.Protocol.IsICMP() {
-		request, _ := site{v6: peer.Is6()}.echoTypes()
-		p.port(uint16(request) << 8)
-	} else {
-		p.port(t.probe.Port)
-	}
-	p.done()
-	return p.keys(false)[0]
-}
-
-// holds says whether a set of the namespace's own table has an element.
-func (ns *Namespace) holds(s *Set, e Element) (there bool, err error) {
-	err = ns.locked(func() (err error) {
-		there, err = ns.in.get(unix.NFT_MSG_GETSETELEM, FamilyINet, "element of set "+s.Name, func(a *attrs) {
-			a.name(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
-			a.name(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-			a.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func() { s.element(a, e, 0) })
-		}, func(Family, []attr) {})
-		return err
-	})
-	return there, err
-}
-
-// drop takes an element out of a set of the namespace's own table, if it is there.
-func (ns *Namespace) drop(s *Set, e Element) error {
-	err := ns.locked(func() error {
-		b := newBatch()
-		t := &Table{Place: InWorkload, Family: FamilyINet, Name: TableName}
-		Change{Op: DeleteElements, Table: t, Name: s.Name, Set: s, Elements: []Element{e}}.encode(b, 0)
-		return ns.in.commit(b)
-	})
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	return err
-}
-
 // collect gathers what the kernel tells until the probe's fate is known.
 func (t *Trace) collect(ctx context.Context) ([]traceEvent, error) {
 	var events []traceEvent
@@ -282,79 +196,6 @@ func (t *Trace) wait(d time.Duration) ([]traceEvent, error) {
 		out = append(out, list...)
 	}
 	return out, nil
-}
-
-// decided says whether the probe's fate is known, and how long to go on listening.
-func (t *Trace) decided(events []traceEvent) (time.Duration, bool) {
-	got := t.tell(events)
-	for _, s := range append(got.Steps[:], got.Node) {
-		if s.Fate == Dropped {
-			return 0, true
-		}
-	}
-	switch {
-	case t.to == nil && got.Steps[AtClientGuard].Fate == Passed:
-		return traceNode, true
-	case t.to != nil && got.Steps[AtServer].Fate == Passed && got.Steps[AtServer].Table != "":
-		return traceGrace, true
-	}
-	return 0, false
-}
-
-// tell makes steps of events.
-func (t *Trace) tell(events []traceEvent) Traced {
-	var out Traced
-	if t.to == nil {
-		out.Steps[AtServerGuard].Fate, out.Steps[AtServer].Fate = NotHere, NotHere
-	}
-	var path [onNode + 1][]traceEvent
-	for _, e := range events {
-		path[e.stage] = append(path[e.stage], e)
-	}
-	for s := range out.Steps {
-		if len(path[s]) > 0 {
-			out.Steps[s] = stepOf(path[s])
-		}
-	}
-	if len(path[onNode]) > 0 {
-		out.Node = stepOf(path[onNode])
-	}
-	return out
-}
-
-// stepOf reads the rules that a packet met in one place, that which turned tracing on among them.
-func stepOf(path []traceEvent) Step {
-	step := Step{Fate: Passed}
-	use := func(e traceEvent) {
-		step.Table, step.Chain, step.Rule, step.Comment = e.table, e.chain, e.rule.Text, e.rule.Comment
-	}
-	for _, e := range path {
-		switch {
-		case e.drop:
-			step.Fate = Dropped
-			use(e)
-			return step
-		case e.ours && !bookkeeping(e.chain):
-			use(e)
-			step.Alerted = alerted(e.rule)
-		}
-	}
-	return step
-}
-
-// bookkeeping says whether a chain only remembers and logs what another let through.
-func bookkeeping(chain string) bool {
-	for _, suffix := range []string{"_seen", "_udp", "_ping", "_alert", "_wide"} {
-		if strings.HasSuffix(chain, suffix) {
-			return true
-		}
-	}
-	return false
-}
-
-// alerted says whether a rule lets through what enforce would deny.
-func alerted(r Rule) bool {
-	return strings.HasSuffix(r.Text, "_alert") || strings.Contains(r.Text, "@denied_") && strings.HasSuffix(r.Text, " accept")
 }
 
 // locked runs f while nobody else works on the namespace.
