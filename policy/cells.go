@@ -51,7 +51,8 @@ func (c *cell) rule() string {
 	return cmp.Or(c.deciding().rule, passed, RuleOpen)
 }
 
-func (c *cell) allowed() bool { return c.deciding().action == ActionAllow }
+// allowed: a pass of the baseline tier leads to the default, which is open there.
+func (c *cell) allowed() bool { return c.deciding().action != ActionDeny }
 
 // whole is all protocols and ports, with the default.
 func whole(open bool, base *element) []cell {

@@ -218,7 +218,8 @@ func (l *lineup) decide(q *ask, least manner) found {
 		return f
 	}
 	if r := first(l.baseline, q, least); r != nil {
-		f.allow, f.rule = r.action == ActionAllow, r
+		// "Pass … passes evaluation to the next tier": after the last one comes the default, which is open.
+		f.allow, f.rule = r.action != ActionDeny, r
 		return f
 	}
 	f.allow = least == byAddress // nobody has anything against it

@@ -45,7 +45,7 @@ type Action uint8
 const (
 	ActionAllow Action = iota // Accept in ClusterNetworkPolicy
 	ActionDeny
-	ActionPass // admin tier only: skip the rest of the tier
+	ActionPass // cluster-wide kinds: skip the rest of the tier
 )
 
 func (a Action) String() string { return [...]string{"allow", "deny", "pass"}[a] }

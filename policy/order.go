@@ -9,7 +9,7 @@ import (
 // lineup is every rule that has a say about one end of a connection, in the order in which they are
 // asked; the first that matches decides:
 //
-//	admin tier      "first matching rule … decides"; pass leaves the tier
+//	admin tier      pass leaves the tier
 //	namespace tier  by priority; at the same one denying rules before allowing ones
 //	                isolated: the built-in dns, then everything else is denied
 //	baseline tier   where nobody isolates

@@ -211,9 +211,6 @@ func (d dice) clusterPolicy(i int) Policy {
 		out := d.rules(false)
 		for i := range out {
 			out[i].Action = []Action{ActionAllow, ActionDeny, ActionDeny, ActionPass}[d.IntN(4)]
-			if p.Spec.Tier == BaselineTier && out[i].Action == ActionPass {
-				out[i].Action = ActionAllow
-			}
 			if len(out[i].Peers) == 0 {
 				out[i].Peers = []Peer{d.peer(false)}
 			}

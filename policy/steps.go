@@ -45,8 +45,11 @@ func (s *side) explain(q *ask, f found) {
 func (s *side) ruled(q *ask, r *rule) {
 	s.Rule, s.Severity, s.Note = r.name, r.severity, r.note
 	verb, outcome := "allows", "allow"
-	if r.action == ActionDeny {
+	switch r.action {
+	case ActionDeny:
 		verb, outcome = "denies", "deny"
+	case ActionPass:
+		verb = "passes, to the default which allows,"
 	}
 	s.Reason = fmt.Sprintf("%s %s %s on %s", r.name, verb, otherName(q), portName(q))
 	if r.note != "" {

@@ -110,5 +110,5 @@ func (l *lookup) decide(a netip.Addr, protocol identity.Protocol, port uint16, l
 	if s.rank == rankLast {
 		return decided{allow: l.open && least == byAddress}
 	}
-	return decided{s.action == ActionAllow, s.rule, true}
+	return decided{s.action != ActionDeny, s.rule, true}
 }
