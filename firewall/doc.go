@@ -7,7 +7,8 @@
 //
 // From entries to the kernel: compile.go makes the tables, with judge.go and seen.go for the chains in
 // the namespace and guard.go and pair.go for the guard; match.go and lookup.go are the rules' vocabulary
-// and sets.go the sets' contents. diff.go tells what differs; apply.go, encode.go, batch.go and socket.go
-// write it; readback.go reads it; cut.go, rights.go and memory.go end what lost its right. The rulesets
-// are written down in testdata, as nft prints them.
+// and sets.go the sets' contents, with deny.go for what is denied and fragments.go for what has no ports.
+// diff.go tells what differs; apply.go, bridge.go, encode.go, batch.go and socket.go write it; readback.go
+// reads it; cut.go, rights.go and memory.go end what lost its right. trace.go follows one packet through
+// all of it. The rulesets are written down in testdata, as nft prints them.
 package firewall

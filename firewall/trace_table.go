@@ -149,9 +149,13 @@ func (p *tracePart) open() error {
 		if err := p.hear(file, own.where); err != nil {
 			return err
 		}
+		flags := p.place.features.tableFlags &^ tablePersist
+		if flags == 0 {
+			p.sweep(own)
+		}
 		b := newBatch()
 		for _, t := range p.tables {
-			b.newTable(t, p.place.features.tableFlags&^tablePersist)
+			b.newTable(t, flags)
 			for _, c := range t.Chains {
 				Change{Op: AddChain, Table: t, Name: c.Name, Chain: c}.encode(b, 0)
 				Change{Op: AddRules, Table: t, Name: c.Name, Chain: c}.encode(b, 0)
@@ -166,6 +170,15 @@ func (p *tracePart) open() error {
 		p.own = own
 		return p.readHandles(own)
 	})
+}
+
+// sweep deletes what a trace left whose daemon died, on a kernel where tables have no owner to go with.
+func (p *tracePart) sweep(own *socket) {
+	for _, t := range p.tables {
+		b := newBatch()
+		Change{Op: DeleteTable, Table: t}.encode(b, 0)
+		_ = own.commit(b) // mostly there is none
+	}
 }
 
 // hear opens the ear: the multicast group to which the kernel tells what rules a traced packet meets.
