@@ -117,14 +117,20 @@ type Workload struct {
 	Mode      string            `json:"mode"`
 	Addrs     []string          `json:"addrs"`
 	Labels    map[string]string `json:"labels"`
-	NetNS     string            `json:"netns,omitempty"`
-	Guarded   bool              `json:"guarded"`  // every interface has a guard on its host end
-	Isolated  []string          `json:"isolated"` // "ingress", "egress"
-	Entries   int               `json:"entries"`  // allowed (peer, protocol, port) in force
-	Since     time.Time         `json:"since"`
-	StartSeen bool              `json:"startSeen"` // false: it ran before we saw it
-	Applied   time.Time         `json:"applied"`   // last transaction
-	Error     string            `json:"error,omitempty"`
+
+	NamespaceLabels map[string]string `json:"namespaceLabels,omitempty"`
+	Ports           []string          `json:"ports,omitempty"` // that its containers declare: "http=TCP/80", "UDP/53"
+	HostNetwork     bool              `json:"hostNetwork,omitempty"`
+
+	NetNS     string    `json:"netns,omitempty"`
+	Guarded   bool      `json:"guarded"`          // every interface has a guard on its host end
+	Isolated  []string  `json:"isolated"`         // "ingress", "egress"
+	Entries   int       `json:"entries"`          // allowed (peer, protocol, port) in force
+	Denied    int       `json:"denied,omitempty"` // (peer, protocol, port) that rules deny, in force
+	Since     time.Time `json:"since"`
+	StartSeen bool      `json:"startSeen"` // false: it ran before we saw it
+	Applied   time.Time `json:"applied"`   // last transaction
+	Error     string    `json:"error,omitempty"`
 }
 
 // Flow is one row of `bulkhead flows`: a connection, or what repeats of it were folded to.

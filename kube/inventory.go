@@ -23,8 +23,9 @@ type Inventory struct {
 	Pods       []corev1.Pod
 	Services   []identity.KubeService
 	Namespaces map[string]identity.Labels // every namespace met; kubernetes.io/metadata.name is always set
-	Policies   []Document                 // NetworkPolicy and bulkhead.dev documents, in the order of the files
-	Notes      []string                   // what was left out and why, one sentence each with file:line
+	Nodes      map[string]identity.NodeInfo
+	Policies   []Document // policies of every kind, in the order of the files
+	Notes      []string   // what was left out and why, one sentence each with file:line
 }
 
 // Document is one policy document, unparsed.

@@ -16,6 +16,7 @@ import (
 	kjson "sigs.k8s.io/json"
 
 	"github.com/bulkhead-firewall/bulkhead/identity"
+	"github.com/bulkhead-firewall/bulkhead/policy"
 )
 
 // maxNotes bounds what a dump with thousands of unread kinds may say.
@@ -91,7 +92,7 @@ type loader struct {
 
 func newLoader() *loader {
 	return &loader{
-		inv:      &Inventory{Namespaces: map[string]identity.Labels{}},
+		inv:      &Inventory{Namespaces: map[string]identity.Labels{}, Nodes: map[string]identity.NodeInfo{}},
 		pods:     map[string]corev1.Pod{},
 		services: map[string]identity.KubeService{},
 		seen:     map[string]string{},
@@ -133,13 +134,34 @@ func (l *loader) take(o object) error {
 		return l.pod(o)
 	case !hasGroup && o.kind == "Service":
 		return l.service(o)
-	case group == "networking.k8s.io" && o.kind == "NetworkPolicy", group == "bulkhead.dev":
+	case !hasGroup && o.kind == "Node":
+		return l.node(o)
+	case isPolicy(group, o.kind):
 		d, err := o.document()
 		l.inv.Policies = append(l.inv.Policies, d)
 		return err
 	}
-	l.note(o, "not read; Namespace, Pod, Service, NetworkPolicy and Policy are")
+	l.note(o, "not read; Namespace, Pod, Service, Node and policies are")
 	return nil
+}
+
+// suiteKind is a file of tests, which package policy/suite reads.
+const suiteKind = "PolicyTest"
+
+// isPolicy says whether a document is for package policy to read, or to refuse: a policy of a group
+// that is not known must not be passed over as if it were a Deployment.
+func isPolicy(group, kind string) bool {
+	switch kind {
+	case policy.KindNetworkPolicy, policy.KindClusterNetworkPolicy, policy.KindAdminNetworkPolicy, policy.KindBaselineAdminNetworkPolicy:
+		return true
+	}
+	switch group {
+	case "bulkhead.dev":
+		return kind != suiteKind
+	case "networking.k8s.io":
+		return !slices.Contains([]string{"Ingress", "IngressClass", "IPAddress", "ServiceCIDR"}, kind)
+	}
+	return group == policy.ClusterGroup
 }
 
 func (l *loader) note(o object, what string) {

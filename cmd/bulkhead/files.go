@@ -10,8 +10,8 @@ import (
 	"github.com/bulkhead-firewall/bulkhead/api"
 )
 
-// maxPolicyFile bounds one policy file, in bytes, as the parser does, so that a wrong path never fills memory.
-const maxPolicyFile = 16 << 20
+// maxFile bounds one policy file, in bytes, as the parser does, so that a wrong path never fills memory.
+const maxFile = 16 << 20
 
 // readFiles reads what -f names: files, folders (their .yaml, .yml and .json files, not those of
 // folders in them), or - for standard input. Names in the result are what the user typed, so that
@@ -75,12 +75,12 @@ func (a *app) readFile(name string) (string, error) {
 		defer f.Close()
 		from = f
 	}
-	data, err := io.ReadAll(io.LimitReader(from, maxPolicyFile+1))
+	data, err := io.ReadAll(io.LimitReader(from, maxFile+1))
 	if err != nil {
 		return "", fmt.Errorf("read policies: %w", err)
 	}
-	if len(data) > maxPolicyFile {
-		return "", fmt.Errorf("read policies: %s is larger than %d MiB; split it", name, maxPolicyFile>>20)
+	if len(data) > maxFile {
+		return "", fmt.Errorf("read policies: %s is larger than %d MiB; split it", name, maxFile>>20)
 	}
 	return string(data), nil
 }

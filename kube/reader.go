@@ -1,0 +1,13 @@
+package kube
+
+// Reader gathers the manifests of several files that are in memory, as [ReadFiles] does those on disk.
+type Reader struct{ l *loader }
+
+// NewReader has read nothing yet.
+func NewReader() *Reader { return &Reader{newLoader()} }
+
+// Add reads one file; name is for messages.
+func (r *Reader) Add(name string, data []byte) { r.l.add(name, data) }
+
+// Inventory is all that was added. Errors: as of [ParseManifests].
+func (r *Reader) Inventory() (*Inventory, error) { return r.l.finish() }
