@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/bulkhead-firewall/bulkhead/policy"
 )
 
 // Severity says how sure it is that something is wrong. The zero value is the mildest.
@@ -88,11 +86,6 @@ func sortFindings(list []Finding) []Finding {
 			strings.Compare(a.Policy, b.Policy), strings.Compare(a.Path, b.Path), strings.Compare(a.Check, b.Check), strings.Compare(a.Message, b.Message))
 	})
 	return slices.Compact(list)
-}
-
-// locate splits a policy's place of a path into file, line and column.
-func locate(p *policy.Policy, path string) (file string, line, column int) {
-	return splitPlace(p.Source)
 }
 
 // splitPlace reads "shop.yaml:14:9" or "shop.yaml:14"; file names may hold colons.

@@ -31,7 +31,7 @@ func Check(s *policy.Set, v *identity.View, o Options) []Finding {
 		o.Soon = defaultSoon
 	}
 	l := &linter{view: v, options: o}
-	for _, p := range slices.Concat(s.Policies(), shadows(s)) {
+	for _, p := range slices.Concat(s.Policies(), s.Shadows()) {
 		l.policies = append(l.policies, p)
 		for _, d := range []policy.Direction{policy.Ingress, policy.Egress} {
 			for i := range p.Rules(d) {
@@ -64,18 +64,30 @@ type linter struct {
 	asking   asking
 	pairs    int // of rules that were held against each other
 	found    []Finding
+
+	placed *policy.Policy // whose places these are
+	places *policy.Positions
 }
 
 // add tells of a finding at a path of a policy, unless its author does not want to hear of it.
 func (l *linter) add(p *policy.Policy, path, check, format string, args ...any) *Finding {
 	kind := checkOf(check)
 	f := Finding{Check: check, Severity: kind.Severity, Policy: p.Key().String(), Path: path, Message: fmt.Sprintf(format, args...)}
-	f.File, f.Line, f.Column = locate(p, path)
+	f.File, f.Line, f.Column = splitPlace(l.at(p, path))
 	if check != checkIgnore && ignores(p, check) {
 		return &f
 	}
 	l.found = append(l.found, f)
 	return &l.found[len(l.found)-1]
+}
+
+// at is where a field stands. Positions of the last policy are kept: most findings of one follow each
+// other.
+func (l *linter) at(p *policy.Policy, path string) string {
+	if l.placed != p {
+		l.placed, l.places = p, p.Positions()
+	}
+	return l.places.At(path)
 }
 
 func ignored(p *policy.Policy) []string {
@@ -179,11 +191,4 @@ func (l *linter) converted(p *policy.Policy) {
 			l.add(p, "kind", checkConverted, "%s", w)
 		}
 	}
-}
-
-func shadows(s *policy.Set) []*policy.Policy {
-	if x, ok := any(s).(interface{ Shadows() []*policy.Policy }); ok {
-		return x.Shadows()
-	}
-	return nil
 }

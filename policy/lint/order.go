@@ -24,6 +24,16 @@ func compares(q, p *policy.Policy) bool {
 	return true
 }
 
+// priority of the rule's policy; a policy of a namespace that states none has the default.
+func (r *rule) priority() int32 {
+	if r.of.Spec.Priority == 0 && !clusterWide(r.of) {
+		return defaultPriority
+	}
+	return r.of.Spec.Priority
+}
+
+const defaultPriority = 1000
+
 // before says whether b is always asked before a, so that what b decides a never sees.
 //
 // Tiers come in their order. In the admin and baseline tiers priority decides, then the name, then
@@ -34,8 +44,8 @@ func (b *rule) before(a *rule) bool {
 	if x.Tier != y.Tier {
 		return tierOrder(x.Tier) < tierOrder(y.Tier)
 	}
-	if x.Priority != y.Priority {
-		return x.Priority < y.Priority
+	if p, q := b.priority(), a.priority(); p != q {
+		return p < q
 	}
 	if x.Tier == policy.NamespaceTier {
 		return b.Action == policy.ActionDeny && a.Action != policy.ActionDeny
@@ -86,7 +96,7 @@ func (l *linter) order() {
 
 // idle says whether policyTypes leaves the rule without effect.
 func (l *linter) idle(r *rule) bool {
-	return !clusterWide(r.of) && r.Action != policy.ActionDeny && len(r.of.Spec.PolicyTypes) > 0 && !slices.Contains(r.of.Spec.PolicyTypes, typeOf(r.dir))
+	return !clusterWide(r.of) && len(r.of.Spec.PolicyTypes) > 0 && !slices.Contains(r.of.Spec.PolicyTypes, typeOf(r.dir))
 }
 
 // anchors lists the labels that the rule's subject asks for by one value, its own before those of its
@@ -163,7 +173,7 @@ func (o *ordering) dead(r *rule, by []*rule) {
 		o.redundant(r, by)
 		return
 	}
-	equal := first.of.Spec.Tier == r.of.Spec.Tier && first.of.Spec.Priority == r.of.Spec.Priority && first.coveredBy(r)
+	equal := first.of.Spec.Tier == r.of.Spec.Tier && first.priority() == r.priority() && first.coveredBy(r)
 	if equal && len(by) == 1 && first.of.Spec.Tier == policy.NamespaceTier {
 		o.add(r.of, r.path(), checkContradiction, "it allows exactly what %s denies at the same priority; the denial wins", first).
 			fix("remove one of them, or give one policy a lower priority number")
@@ -210,7 +220,7 @@ func (o *ordering) passed(b, r *rule) bool {
 // between says whether a rule of another answer may decide some of what r matches after r and before
 // b: then r is needed although b says the same.
 func (o *ordering) between(r, b *rule) bool {
-	if r.of.Spec.Tier == policy.NamespaceTier && r.of.Spec.Priority == b.of.Spec.Priority {
+	if r.of.Spec.Tier == policy.NamespaceTier && r.priority() == b.priority() {
 		return false
 	}
 	for action, list := range o.byTier[r.of.Spec.Tier] {

@@ -28,28 +28,13 @@ func (l *linter) servers(r *rule) (list []*identity.Workload, known bool) {
 			found, _ := l.matching(p.pods)
 			list = append(list, found...)
 		case byService:
-			list = append(list, l.behind(p.name)...)
+			space, name, _ := strings.Cut(p.name, "/")
+			list = append(list, l.view.Behind(space, name)...)
 		default:
 			return nil, false
 		}
 	}
 	return list, true
-}
-
-// behind lists the workloads behind a Service.
-func (l *linter) behind(service string) []*identity.Workload {
-	var out []*identity.Workload
-	for _, key := range l.view.VIPKeys() {
-		if l.view.VIPNames[key.Addr] != service {
-			continue
-		}
-		for _, b := range l.view.VIPs[key] {
-			if !slices.Contains(out, b.Workload) {
-				out = append(out, b.Workload)
-			}
-		}
-	}
-	return out
 }
 
 // port checks one port of a rule.

@@ -142,8 +142,21 @@ func (l *linter) peer(r *rule, i int) {
 	case byName:
 		l.clusterName(r, path, p.name)
 	case byNodes:
-		l.contradicts(r.of, path+".nodes", x.NodeSelector)
+		l.nodes(r, path+".nodes", x.NodeSelector, p.nodes)
 	}
+}
+
+// nodes checks a peer that selects nodes by labels.
+func (l *linter) nodes(r *rule, path string, s *metav1.LabelSelector, want labels) {
+	if l.contradicts(r.of, path, s) || l.view == nil || len(l.view.Nodes) == 0 {
+		return
+	}
+	for _, n := range l.view.Nodes {
+		if want.matches(n.Labels) {
+			return
+		}
+	}
+	l.add(r.of, path, checkNobody, "%s matches no known node", show(s)).fix("correct the labels, or remove the peer")
 }
 
 // peerPath is where a peer stands: "spec.ingress[0].from[1]".

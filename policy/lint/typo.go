@@ -37,6 +37,9 @@ func (l *linter) learnLabels() {
 	for _, name := range l.view.VIPNames {
 		services[name] = true
 	}
+	for _, s := range l.view.Services {
+		services[s.Namespace+"/"+s.Name] = true
+	}
 	l.known.services = slices.Sorted(maps.Keys(services))
 }
 

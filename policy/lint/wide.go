@@ -19,8 +19,7 @@ func (l *linter) types(p *policy.Policy) {
 	if len(p.Spec.PolicyTypes) > 0 {
 		for _, d := range []policy.Direction{policy.Ingress, policy.Egress} {
 			name := typeOf(d)
-			idle := slices.ContainsFunc(p.Rules(d), func(r policy.Rule) bool { return r.Action != policy.ActionDeny })
-			if idle && !slices.Contains(p.Spec.PolicyTypes, name) {
+			if len(p.Rules(d)) > 0 && !slices.Contains(p.Spec.PolicyTypes, name) {
 				l.add(p, "spec."+d.String(), checkUnused, "the %s rules do nothing: policyTypes does not name %s", d, name).
 					fix("add %s to policyTypes, or remove the rules", name)
 			}

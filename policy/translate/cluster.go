@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -23,8 +24,7 @@ func (c *conversion) cluster() {
 	out.Name = p.Namespace + "." + p.Name
 	out.Annotations = withoutMode(p.Annotations)
 	if p.Shadow {
-		c.lose("spec.mode", "only Bulkhead reads annotation "+modeAnnotation+"; every other engine would enforce the policy", "written as that annotation")
-		out.Annotations = map[string]string{modeAnnotation: "shadow"}
+		c.lose("spec.mode", "only Bulkhead reads annotation "+policy.ModeAnnotation+"; every other engine would enforce the policy", "written as that annotation")
 	}
 	if p.Spec.Severity != "" {
 		c.lose("spec.severity", "a ClusterNetworkPolicy says nothing of alerts", "left out")
@@ -33,19 +33,20 @@ func (c *conversion) cluster() {
 		out.Comment = append(out.Comment, p.Spec.Reason)
 	}
 	out.Spec = policy.Spec{
-		PodSelector: p.Spec.PodSelector, NamespaceSelector: byName(p.Namespace), Tier: policy.BaselineTier, Priority: p.Spec.Priority,
+		PodSelector: p.Spec.PodSelector, NamespaceSelector: byName(p.Namespace), Tier: policy.BaselineTier, Priority: cmp.Or(p.Spec.Priority, networkPolicyPriority),
 	}
 	isolating := len(explicit(p)) > 0
 	if isolating {
 		c.lose("spec", "policies of a namespace add up and are asked before the Baseline tier; this is asked only where none of them isolates", "written in the Baseline tier, with a denial of the rest at its end")
 	} else {
 		out.Spec.Tier = policy.AdminTier
-		c.lose("spec", "a denial of the Admin tier overrules every policy of the namespace", fmt.Sprintf("written in the Admin tier with priority %d", p.Spec.Priority))
+		c.lose("spec", "a denial of the Admin tier overrules every policy of the namespace", fmt.Sprintf("written in the Admin tier with priority %d", out.Spec.Priority))
 	}
 	out.Spec.Ingress, out.Spec.Egress = c.ordered(policy.Ingress), c.ordered(policy.Egress)
 	for _, d := range []policy.Direction{policy.Ingress, policy.Egress} {
 		if n := len(out.Rules(d)); n > maxItems {
-			c.lose("spec."+d.String(), fmt.Sprintf("%d rules, and a ClusterNetworkPolicy has at most %d", n, maxItems), "split it by hand")
+			c.lose("spec."+d.String(), fmt.Sprintf("%d rules, and a ClusterNetworkPolicy has at most %d", n, maxItems), "nothing was written; split the policy")
+			return
 		}
 	}
 	if len(out.Spec.Ingress)+len(out.Spec.Egress) > 0 {
@@ -76,9 +77,9 @@ func (c *conversion) ordered(d policy.Direction) []policy.Rule {
 		switch {
 		case !ok:
 		case r.Action == policy.ActionDeny:
-			denied = append(denied, rule)
+			denied = append(denied, split(rule)...)
 		default:
-			allowed = append(allowed, rule)
+			allowed = append(allowed, split(rule)...)
 		}
 	}
 	out := slices.Concat(denied, allowed)
@@ -119,17 +120,46 @@ func (c *conversion) clusterRule(path string, d policy.Direction, r policy.Rule)
 			out.Peers = append(out.Peers, blocks("0.0.0.0/0", "::/0")...)
 		}
 	}
-	for i, x := range r.Ports {
-		if named(x) {
-			c.lose(fmt.Sprintf("%s.ports[%d]", path, i), "a ClusterNetworkPolicy's named port is of any protocol", "written without the protocol")
-		}
-	}
-	for what, n := range map[string]int{"peers": len(out.Peers), "ports": len(out.Ports)} {
-		if n > maxItems {
-			c.lose(path, fmt.Sprintf("%d %s, and a rule of a ClusterNetworkPolicy has at most %d", n, what, maxItems), "split the rule by hand")
-		}
-	}
+	out.Ports = c.everyProtocol(path, out.Ports)
 	return out, ok && fits
+}
+
+// everyProtocol writes a port's name under each protocol, since a ClusterNetworkPolicy's name is of
+// none.
+func (c *conversion) everyProtocol(path string, in []policy.Port) []policy.Port {
+	var out []policy.Port
+	for i, x := range in {
+		if !named(x) {
+			out = append(out, x)
+			continue
+		}
+		c.lose(fmt.Sprintf("%s.ports[%d]", path, i), "a ClusterNetworkPolicy's named port is of any protocol", "written without the protocol")
+		for _, protocol := range []identity.Protocol{identity.TCP, identity.UDP, identity.SCTP} {
+			out = append(out, policy.PortName(protocol, x.Port.StrVal))
+		}
+	}
+	return out
+}
+
+// split parts a rule with more peers or ports than the API takes into several that say the same.
+func split(r policy.Rule) []policy.Rule {
+	// Twice the bound of blocks fit in one item each, but not every item is a block.
+	var out []policy.Rule
+	ports := slices.Collect(slices.Chunk(r.Ports, maxItems/3*3))
+	if len(ports) == 0 {
+		ports = [][]policy.Port{nil}
+	}
+	for peers := range slices.Chunk(r.Peers, maxItems) {
+		for _, p := range ports {
+			part := r
+			part.Peers, part.Ports = peers, p
+			if len(out) > 0 {
+				part.Comment = nil
+			}
+			out = append(out, part)
+		}
+	}
+	return out
 }
 
 // clusterPeer is a peer of a namespace's policy in the words of a cluster-wide one.

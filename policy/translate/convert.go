@@ -75,14 +75,15 @@ type conversion struct {
 	comments comments
 	out      []policy.Policy
 	losses   []Loss
+	places   *policy.Positions
 }
 
 func (c *conversion) lose(path, why, nearest string) {
-	c.losses = append(c.losses, Loss{Place: place(c.of, path), Policy: c.of.Key().String(), Path: path, Why: why, Nearest: nearest})
+	if c.places == nil {
+		c.places = c.of.Positions()
+	}
+	c.losses = append(c.losses, Loss{Place: c.places.At(path), Policy: c.of.Key().String(), Path: path, Why: why, Nearest: nearest})
 }
-
-// place is where a path stands in the file that the policy was read from.
-func place(p *policy.Policy, path string) string { return p.Source }
 
 // renamed is the policy with another kind and namespace, without what it was read from.
 func (c *conversion) renamed(kind, namespace string) policy.Policy {

@@ -7,9 +7,6 @@ import (
 	"github.com/bulkhead-firewall/bulkhead/policy"
 )
 
-// modeAnnotation makes a NetworkPolicy a shadow.
-const modeAnnotation = "bulkhead.dev/mode"
-
 // native: everything that a NetworkPolicy says, the native kind says with the same words.
 func (c *conversion) native() {
 	p := c.renamed(policy.KindPolicy, c.of.Namespace)
@@ -21,7 +18,7 @@ func (c *conversion) native() {
 func withoutMode(in map[string]string) map[string]string {
 	out := map[string]string{}
 	for k, v := range in {
-		if k != modeAnnotation {
+		if k != policy.ModeAnnotation {
 			out[k] = v
 		}
 	}

@@ -2,7 +2,6 @@ package translate
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 
 	networkingv1 "k8s.io/api/networking/v1"
@@ -31,7 +30,7 @@ func (c *conversion) networkPolicy() {
 // plain takes away what a NetworkPolicy has no field for, outside of its rules.
 func (c *conversion) plain(out *policy.Policy) {
 	s := &out.Spec
-	if s.Priority != defaultPriority(c.of) {
+	if s.Priority != 0 && s.Priority != networkPolicyPriority {
 		c.lose("spec.priority", "NetworkPolicies have no order", "left out; priority matters only beside denying rules")
 	}
 	if s.Severity != "" {
@@ -41,26 +40,13 @@ func (c *conversion) plain(out *policy.Policy) {
 		out.Comment = append(out.Comment, s.Reason)
 	}
 	if out.Shadow {
-		c.lose("spec.mode", "only Bulkhead reads annotation "+modeAnnotation+"; every other engine would enforce the policy", "written as that annotation")
-		out.Annotations = maps.Clone(out.Annotations)
-		if out.Annotations == nil {
-			out.Annotations = map[string]string{}
-		}
-		out.Annotations[modeAnnotation] = "shadow"
+		c.lose("spec.mode", "only Bulkhead reads annotation "+policy.ModeAnnotation+"; every other engine would enforce the policy", "written as that annotation")
 	}
-	s.Priority, s.Severity, s.Reason = networkPolicyPriority, "", ""
+	s.Priority, s.Severity, s.Reason = 0, "", ""
 }
 
 // networkPolicyPriority is every NetworkPolicy's, and the native kind's default.
 const networkPolicyPriority = 1000
-
-// defaultPriority is a policy's priority where it gives none.
-func defaultPriority(p *policy.Policy) int32 {
-	if clusterWide(p) {
-		return p.Spec.Priority
-	}
-	return networkPolicyPriority
-}
 
 func (c *conversion) allowing(d policy.Direction) []policy.Rule {
 	var out []policy.Rule

@@ -58,7 +58,7 @@ const manyPorts = 24
 
 // Uses lists the fields that a policy uses, each once, at its first place.
 func Uses(p *policy.Policy) []Use {
-	u := &uses{of: p, seen: map[Field]bool{}}
+	u := &uses{of: p, seen: map[Field]bool{}, places: p.Positions()}
 	switch p.Kind {
 	case policy.KindPolicy:
 		u.add(FieldNative, "kind")
@@ -94,15 +94,16 @@ func Uses(p *policy.Policy) []Use {
 }
 
 type uses struct {
-	of   *policy.Policy
-	seen map[Field]bool
-	list []Use
+	of     *policy.Policy
+	seen   map[Field]bool
+	places *policy.Positions
+	list   []Use
 }
 
 func (u *uses) add(f Field, path string) {
 	if !u.seen[f] {
 		u.seen[f] = true
-		u.list = append(u.list, Use{Field: f, Place: place(u.of, path), Policy: u.of.Key().String(), Path: path})
+		u.list = append(u.list, Use{Field: f, Place: u.places.At(path), Policy: u.of.Key().String(), Path: path})
 	}
 }
 
