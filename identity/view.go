@@ -48,6 +48,13 @@ type View struct {
 	nets    []namedPrefix
 	hosts   map[string][]netip.Addr // node: its addresses
 	served  map[string][]*Workload  // "namespace/name" of a Service: the workloads that it selects
+	fronts  []front                 // sorted by address
+}
+
+// front says that an address is a Service's, or of a workload behind it.
+type front struct {
+	addr netip.Addr
+	key  VIPKey
 }
 
 type namedPrefix struct {
@@ -176,6 +183,7 @@ func (v *View) derive() {
 		v.cluster = clusterBlocks(v)
 		v.world = worldBlocks(v)
 		v.served = servedBy(v)
+		v.fronts = frontsOf(v)
 	})
 }
 
@@ -220,6 +228,42 @@ func (v *View) NodesWith(fits func(Labels) bool) []netip.Addr {
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return slices.Compact(out)
+}
+
+// Fronts calls do with every Service port that has to do with addresses of a block: its own address lies
+// there, or that of a workload behind it. One port may come several times.
+func (v *View) Fronts(p netip.Prefix, do func(VIPKey)) {
+	v.derive()
+	i, _ := slices.BinarySearchFunc(v.fronts, p.Masked().Addr(), func(f front, a netip.Addr) int {
+		if c := f.addr.Compare(a); c != 0 {
+			return c
+		}
+		return 1
+	})
+	for ; i < len(v.fronts) && p.Contains(v.fronts[i].addr); i++ {
+		do(v.fronts[i].key)
+	}
+}
+
+func frontsOf(v *View) []front {
+	out := make([]front, 0, 2*len(v.VIPs))
+	for key, backends := range v.VIPs {
+		out = append(out, front{key.Addr, key})
+		for _, b := range backends {
+			for _, a := range b.Workload.Addrs {
+				if a.Is4() == key.Addr.Is4() {
+					out = append(out, front{a, key})
+				}
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b front) int {
+		if c := a.addr.Compare(b.addr); c != 0 {
+			return c
+		}
+		return compareVIPs(a.key, b.key)
+	})
+	return out
 }
 
 // Behind lists the workloads that a Service selects, those that have ended left out, sorted by ID. Nil:

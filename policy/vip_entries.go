@@ -13,7 +13,7 @@ func (b *builder) virtual(l *lineup) {
 		return
 	}
 	have := newLookup(b.raw, !l.isolated())
-	for _, key := range b.view.VIPKeys() {
+	for _, key := range b.concerned() {
 		backends := b.view.VIPs[key]
 		if len(backends) == 0 || b.view.ByAddr[key.Addr] != nil {
 			continue
@@ -31,6 +31,30 @@ func (b *builder) virtual(l *lineup) {
 		}
 		b.add(identity.Single(key.Addr), ports{protocol: key.Protocol, low: key.Port, high: key.Port}, byName)
 	}
+}
+
+// concerned lists the ports of Services that any piece has to do with: for all others the Service's
+// address and the workloads behind it are treated alike, by default.
+func (b *builder) concerned() []identity.VIPKey {
+	seen := map[identity.VIPKey]bool{}
+	var out []identity.VIPKey
+	note := func(key identity.VIPKey) {
+		if !seen[key] {
+			seen[key] = true
+			out = append(out, key)
+		}
+	}
+	for _, a := range b.subject.Addrs { // itself behind a Service
+		b.view.Fronts(identity.Single(a), note)
+	}
+	last := netip.Prefix{}
+	for i := range b.raw {
+		if p := b.raw[i].peer; p != last {
+			last = p
+			b.view.Fronts(p, note)
+		}
+	}
+	return out
 }
 
 // behind decides about all workloads behind a port: what the first of them gets, or the one that is
