@@ -1,6 +1,6 @@
 // Command bulkhead is how a person asks the daemon: what runs, who talks to whom, which policy
-// says so, and what to change. It holds no state and touches no kernel; all but `policy check`
-// goes through the daemon's unix socket.
+// says so, and what to change. It holds no state and touches no kernel; all but the commands that
+// work on files goes through the daemon's unix socket.
 //
 // Exit codes: 0 done, 1 an error, 2 wrong usage, 3 refused or denied.
 package main

@@ -7,17 +7,18 @@ import (
 func (a *app) policy() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
-		Short: "Generate, check, preview, apply and show policies",
+		Short: "Generate, lint, test, preview, apply and show policies",
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.policyGenerate(), a.policyCheck(), a.policyDiff(), a.policyApply(), a.policyGet(), a.policyDelete())
+	cmd.AddCommand(a.policyGenerate(), a.policyLint(), a.policyDiff(), a.policyApply(), a.policyGet(), a.policyDelete())
 	cmd.AddCommand(a.policyVerdicts())
+	cmd.AddCommand(a.policyConvert(), a.policyEngines())
 	cmd.AddCommand(a.policyShadow(), a.policyPromote(), a.policyConfirm(), a.policyHistory(), a.policyRollback())
 	return cmd
 }
 
-// filesFlag adds the -f that apply, diff and check share.
+// filesFlag adds the -f that commands about files share.
 func filesFlag(cmd *cobra.Command, files *[]string) {
 	cmd.Flags().StringSliceVarP(files, "file", "f", nil, "a file, a folder of .yaml files, or - for standard input; may be repeated")
 	if err := cmd.MarkFlagFilename("file", "yaml", "yml", "json"); err != nil {

@@ -55,7 +55,7 @@ Exit codes: 0 done, 1 an error, 2 wrong usage, 3 refused or denied.`,
 		SilenceUsage:      true,
 		Args:              noArgs,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.checkGlobals() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.checkGlobals(cmd) },
 	}
 	root.SetVersionTemplate("bulkhead {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, "%v", err) })
@@ -69,9 +69,18 @@ Exit codes: 0 done, 1 an error, 2 wrong usage, 3 refused or denied.`,
 	return root
 }
 
-func (a *app) checkGlobals() error {
-	if !slices.Contains([]string{"table", "json", "yaml"}, a.output) {
-		return usage(nil, "output %q: want table, json or yaml", a.output)
+// alsoPrints says that a command knows another value of --output.
+func alsoPrints(cmd *cobra.Command, format string) {
+	cmd.Annotations = map[string]string{"output": format}
+}
+
+func (a *app) checkGlobals(cmd *cobra.Command) error {
+	formats, known := []string{"table", "json", "yaml"}, "table, json or yaml"
+	if also := cmd.Annotations["output"]; also != "" {
+		formats, known = append(formats, also), "table, json, yaml or "+also
+	}
+	if !slices.Contains(formats, a.output) {
+		return usage(nil, "output %q: want %s", a.output, known)
 	}
 	if a.lab != "" && a.socket != "" {
 		return usage(nil, "--lab and --socket both name a daemon; give one of them")
