@@ -17,6 +17,9 @@ func explain(k flow.Key) string {
 // allowing is the YAML line that would allow the connection at the end that denies it, or what to
 // look at where one line cannot.
 func allowing(c *Case, k flow.Key, dir policy.Direction, side policy.SideDecision) string {
+	if side.Rule != "" {
+		return fmt.Sprintf("if it belongs there, narrow rule %s, which denies it; why: %s", side.Rule, explain(k))
+	}
 	peer, end, word, svc := c.Client, k.Client, "from", k.Server.Service
 	if dir == policy.Egress {
 		peer, end, word, svc = c.Server, k.Server, "to", k.Client.Service

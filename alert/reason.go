@@ -81,9 +81,11 @@ func denied(c *Case) Alert {
 		a.Advice = "nothing, unless it goes on; then: " + explain(k)
 		return a
 	}
-	a.Breaks = policies(side.Policies)
+	if a.Breaks = policies(side.Policies); side.Rule != "" {
+		a.Breaks = "rule " + side.Rule
+	}
 	a.Reason = fmt.Sprintf("%s tried %s and %s: %s", a.Client.name(), target(k), end, side.Reason)
-	if side.Note != "" {
+	if side.Note != "" && !strings.Contains(side.Reason, side.Note) {
 		a.Reason += "; the policy says why: " + side.Note
 	}
 	if side.Severity != "" {

@@ -121,14 +121,36 @@ func (d *Daemon) restoreFolders(held map[slot]heldPolicy) error {
 	return nil
 }
 
-// restorePolicyFolder puts the policies' folder beside those of the API. What changed in it while no
-// daemon ran is a generation of its own.
-func (d *Daemon) restorePolicyFolder(held map[slot]heldPolicy) error {
-	n, err := d.store.LastGeneration()
+// restoreClock reads which generation is the newest, and until when expiries were told of.
+func (d *Daemon) restoreClock() error {
+	n, at, err := d.store.LastGeneration()
+	if err != nil {
+		return err
+	}
+	looked, err := d.store.Looked()
 	if err != nil {
 		return err
 	}
 	d.generation.Store(n)
+	if !at.IsZero() {
+		d.newest.Store(at.UnixNano())
+	}
+	if looked.Before(at) {
+		looked = at
+	}
+	if looked.IsZero() {
+		looked = d.now()
+	}
+	d.looked.Store(looked.UnixNano())
+	return nil
+}
+
+// restorePolicyFolder puts the policies' folder beside those of the API. What changed in it while no
+// daemon ran is a generation of its own.
+func (d *Daemon) restorePolicyFolder(held map[slot]heldPolicy) error {
+	if err := d.restoreClock(); err != nil {
+		return err
+	}
 	texts, err := d.store.Files(folderPolicies)
 	if err != nil {
 		return err
@@ -138,7 +160,7 @@ func (d *Daemon) restorePolicyFolder(held map[slot]heldPolicy) error {
 	if err != nil {
 		return err
 	}
-	rules, err := newRulebook(was)
+	rules, err := newRulebook(was, d.judged())
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,8 @@ type Config struct {
 	DefaultMode        policy.Mode               // defaultMode: mode of a service that was given none
 	PromoteConnections uint64                    // promoteConnections: how many a shadow must see pass before policy promote takes it
 	PromoteAge         time.Duration             // promoteAge: and for how long it must be there
+	AllowNode          bool                      // allowNode: the node may always talk to its own workloads
+	AllowDNS           bool                      // allowDNS: workloads may always ask their resolvers
 	Namespace          string                    // namespace: of workloads whose runtime knows none
 	Containerd         string                    // containerd: socket of containerd, asked for labels of containers; "" is never asked
 	Podman             string                    // podman: socket of Podman's REST service, likewise
@@ -58,6 +60,8 @@ func DefaultConfig() Config {
 		DefaultMode:        policy.Learn,
 		PromoteConnections: 1000,
 		PromoteAge:         time.Hour,
+		AllowNode:          true,
+		AllowDNS:           true,
 		Namespace:          "default",
 		Containerd:         "/run/containerd/containerd.sock",
 		Podman:             "/run/podman/podman.sock",
@@ -72,7 +76,8 @@ func (c *Config) fields() map[string]any {
 	return map[string]any{
 		"socket": &c.Socket, "node": &c.Node, "stateDir": &c.StateDir, "policyDir": &c.PolicyDir,
 		"inventoryDir": &c.InventoryDir, "defaultMode": &c.DefaultMode,
-		"promoteConnections": &c.PromoteConnections, "promoteAge": &c.PromoteAge, "namespace": &c.Namespace,
+		"promoteConnections": &c.PromoteConnections, "promoteAge": &c.PromoteAge,
+		"allowNode": &c.AllowNode, "allowDNS": &c.AllowDNS, "namespace": &c.Namespace,
 		"containerd": &c.Containerd, "podman": &c.Podman,
 		"resolvers": &c.Resolvers, "networks": &c.Networks, "podBlocks": &c.PodBlocks,
 		"alertLog": &c.AlertLog, "alertLogSize": &c.AlertLogSize, "labelOrder": &c.LabelOrder,

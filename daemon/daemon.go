@@ -73,6 +73,8 @@ type Daemon struct {
 	generation      atomic.Uint64                 // of rules and modes
 	pending         atomic.Pointer[StoredPending] // the generation that waits for confirmation, or nil
 	undone          *plan                         // undoes pending, in force and not stored yet
+	newest          atomic.Int64                  // when the newest generation took force, Unix nanoseconds: no clock is right that stands before it
+	looked          atomic.Int64                  // when rules that end were last looked at, likewise
 
 	// attaching is held while workloads come and go.
 	attaching sync.Mutex
@@ -117,6 +119,7 @@ func New(cfg Config, log *slog.Logger) *Daemon {
 	d.index.SetNetworks(cfg.Networks)
 	d.index.SetPodBlocks(cfg.PodBlocks)
 	d.index.SetResolvers(cfg.Resolvers)
+	d.index.SetBuiltIns(cfg.AllowNode, cfg.AllowDNS)
 	d.modes.Store(&modes{standard: cfg.DefaultMode})
 	d.shadows.seen = map[slot]*evidence{}
 	return d
@@ -175,6 +178,7 @@ func (d *Daemon) work(ctx context.Context) error {
 		group.Go(func() error { return d.routineSweep(gctx) })
 		group.Go(func() error { return d.routineConfirm(gctx) })
 		group.Go(func() error { return d.routineShadows(gctx) })
+		group.Go(func() error { return d.routineExpiry(gctx) })
 		group.Go(func() error { return d.policyFolder.watch(gctx, d.reloadPolicies) })
 		group.Go(func() error { return d.inventoryFolder.watch(gctx, d.reloadInventory) })
 		group.Go(func() error { return d.server.Run(gctx) })

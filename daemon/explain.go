@@ -88,6 +88,10 @@ func advice(d policy.Decision, c policy.Connection) []string {
 		if s.side.Verdict == policy.Allow {
 			continue
 		}
+		if s.side.Rule != "" {
+			out = append(out, fmt.Sprintf("to allow it, narrow rule %s, which denies it", s.side.Rule))
+			continue
+		}
 		if s.side.Nearest != "" {
 			out = append(out, fmt.Sprintf("nearest rule: %s", s.side.Nearest))
 		}

@@ -78,10 +78,13 @@ func (d *Daemon) Modes(context.Context) ([]api.ServiceMode, error) {
 	m, view, set := d.modes.Load(), d.index.View(), d.rules.Load().set
 	count := map[identity.Service]int{}
 	isolated := map[identity.Service]map[string]bool{}
+	about := map[identity.Service]bool{} // some policy has a say
 	for _, w := range view.Workloads {
 		count[w.Service]++
 		for _, dir := range []policy.Direction{policy.Egress, policy.Ingress} {
-			if len(set.Selecting(w, dir)) > 0 {
+			all := set.About(w, dir)
+			about[w.Service] = about[w.Service] || len(all) > 0
+			if slices.ContainsFunc(all, func(p *policy.Policy) bool { return p.Isolates(dir) }) {
 				if isolated[w.Service] == nil {
 					isolated[w.Service] = map[string]bool{}
 				}
@@ -95,7 +98,7 @@ func (d *Daemon) Modes(context.Context) ([]api.ServiceMode, error) {
 	out := []api.ServiceMode{{Service: allServices, Mode: m.standard.String()}}
 	for _, s := range sortedServices(count) {
 		row := api.ServiceMode{Service: s.String(), Mode: m.of(s).String(), Workloads: count[s], Isolated: slices.Sorted(maps.Keys(isolated[s]))}
-		if m.of(s) != policy.Learn && len(row.Isolated) == 0 {
+		if m.of(s) != policy.Learn && !about[s] {
 			row.Warnings = append(row.Warnings, "no policy selects it: everything passes")
 		}
 		out = append(out, row)

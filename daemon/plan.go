@@ -56,7 +56,7 @@ type slotChange struct {
 
 // newPlan begins with everything as it is. The caller holds d.change until enact has returned.
 func (d *Daemon) newPlan(cause string) *plan {
-	p := &plan{cause: cause, before: d.rules.Load(), fit: d.modes.Load(), at: d.now()}
+	p := &plan{cause: cause, before: d.rules.Load(), fit: d.modes.Load(), at: d.judged()}
 	p.held, p.modes = maps.Clone(p.before.held), p.fit
 	p.result = api.ApplyResult{Created: []string{}, Changed: []string{}, Unchanged: []string{}, Removed: []string{}}
 	return p
@@ -68,7 +68,7 @@ func (p *plan) finish() (err error) {
 	p.diff = diffSlots(p.before.held, p.held)
 	p.rules = p.before
 	if len(p.diff) > 0 {
-		if p.rules, err = newRulebook(p.held); err != nil {
+		if p.rules, err = newRulebook(p.held, p.at); err != nil {
 			return err
 		}
 	}

@@ -52,6 +52,7 @@ func (d *Daemon) number(ctx context.Context, p *plan) {
 func (d *Daemon) stand(p *plan) {
 	if g := p.change.Generation; g != nil {
 		d.generation.Store(g.Number)
+		d.newest.Store(g.Time.UnixNano())
 	}
 	if p.change.Pending != nil {
 		d.setPending(*p.change.Pending)
@@ -60,6 +61,7 @@ func (d *Daemon) stand(p *plan) {
 
 // use puts a plan in force, and returns how many workloads of this node hold it.
 func (d *Daemon) use(ctx context.Context, p *plan) int {
+	d.tellExpired(p.before, p.at)
 	d.rules.Store(p.rules)
 	d.modes.Store(p.modes)
 	d.shadows.follow(p.rules)
@@ -95,6 +97,7 @@ func (d *Daemon) DeletePolicy(ctx context.Context, kind, namespace, name string)
 // Policies lists what is in force, and the shadows.
 func (d *Daemon) Policies(context.Context) ([]api.Policy, error) {
 	rb, view := d.rules.Load(), d.index.View()
+	ends, now := rb.bySlot(), d.judged()
 	out := make([]api.Policy, 0, len(rb.held))
 	for _, s := range rb.slots() {
 		h := rb.held[s]
@@ -108,6 +111,7 @@ func (d *Daemon) Policies(context.Context) ([]api.Policy, error) {
 				row.Selects = append(row.Selects, s.String())
 			}
 		}
+		row.Expires, row.Expired = expiryOf(ends[s], now)
 		for _, dir := range []policy.Direction{policy.Ingress, policy.Egress} {
 			if h.Isolates(dir) {
 				row.Types = append(row.Types, strings.ToUpper(dir.String()[:1])+dir.String()[1:])

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
-	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/bulkhead-firewall/bulkhead/api"
 	"github.com/bulkhead-firewall/bulkhead/flow"
@@ -138,9 +137,15 @@ func (d *Daemon) neededFor(e *StoredEvidence) uint64 {
 	return d.cfg.PromoteConnections
 }
 
-// missing says, a sentence each, what keeps shadows from being promoted together: connections (need of
-// each, 0: as configured), a life phase that was not seen, time, or what they would deny.
+// missing says, a sentence each, what keeps shadows from being promoted together: what is unproven, and
+// what they would deny.
 func (d *Daemon) missing(rb *rulebook, of []slot, need uint64) []string {
+	return append(d.unproven(rb, of, need), d.stillDenied(rb, of, d.graph.Edges())...)
+}
+
+// unproven says what shadows have not seen enough of: connections (need of each, 0: as configured), a
+// life phase, or time.
+func (d *Daemon) unproven(rb *rulebook, of []slot, need uint64) []string {
 	var out []string
 	for _, at := range of {
 		e := d.shadows.of(at)
@@ -158,7 +163,7 @@ func (d *Daemon) missing(rb *rulebook, of []slot, need uint64) []string {
 		}
 		out = append(out, d.unseenPhases(rb, at, e)...)
 	}
-	return append(out, d.stillDenied(rb, of)...)
+	return out
 }
 
 // unseenPhases says which phases in the life of the selected services were not seen.
@@ -211,14 +216,13 @@ func (t *trials) has(at slot, w *identity.Workload) bool {
 
 // stillDenied says what the policies would deny with these shadows in force, and no other ones, of what
 // was seen since they are there. Each edge is judged anew: what an edit or another policy allows by now
-// keeps nobody.
-func (d *Daemon) stillDenied(rb *rulebook, of []slot) []string {
-	set, err := rb.promoted(func(s slot) bool { return slices.Contains(of, s) })
-	if err != nil {
-		return []string{err.Error()}
+// keeps nobody. Beside the edges that the shadows kept themselves, those given are judged.
+func (d *Daemon) stillDenied(rb *rulebook, of []slot, edges []flow.Edge) []string {
+	if len(edges) == 0 && !slices.ContainsFunc(of, d.shadows.denies) {
+		return nil
 	}
 	view := d.index.View()
-	now, then := world{rb.set, d.modes.Load()}, world{set, d.modes.Load()}
+	now, then := world{rb.set, d.modes.Load()}, world{rb.promoted(of...), d.modes.Load()}
 	seen := map[flow.Key]bool{}
 	var out []string
 	judge := func(e *flow.Edge, count uint64, last time.Time) {
@@ -248,12 +252,19 @@ func (d *Daemon) stillDenied(rb *rulebook, of []slot) []string {
 			out = append(out, fmt.Sprintf("%d differences found no room to be kept apart", e.Beyond))
 		}
 	}
-	for _, e := range d.graph.Edges() {
+	for _, e := range edges {
 		if e.Allowed() && e.Last.After(first) {
 			judge(&e, e.Count()+e.WouldDeny(), e.Last)
 		}
 	}
 	return out
+}
+
+// denies says that a shadow has seen what it would deny.
+func (s *shadows) denies(at slot) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seen[at] != nil && s.seen[at].Denied > 0
 }
 
 // someNames joins names, the first few of them.
@@ -263,13 +274,6 @@ func someNames(names []string) string {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 	}
 	return strings.Join(names, ", ")
-}
-
-func typeOf(d policy.Direction) networkingv1.PolicyType {
-	if d == policy.Ingress {
-		return networkingv1.PolicyTypeIngress
-	}
-	return networkingv1.PolicyTypeEgress
 }
 
 // enforce is a shadow as a policy in force. Its text says so too: the one word that made it a shadow is

@@ -227,7 +227,7 @@ func enforced(list []policy.Policy) []policy.Policy {
 func selected(view *identity.View, set *policy.Set) []identity.Service {
 	found := map[identity.Service]bool{}
 	for _, w := range view.Workloads {
-		if !found[w.Service] && (len(set.Selecting(w, policy.Egress)) > 0 || len(set.Selecting(w, policy.Ingress)) > 0) {
+		if !found[w.Service] && len(set.About(w, policy.Egress))+len(set.About(w, policy.Ingress)) > 0 {
 			found[w.Service] = true
 		}
 	}

@@ -18,12 +18,15 @@ const (
 	maxPolicies = 20_000
 )
 
-// rulebook is the policies in force and the shadows, and where each came from. It never changes: a
-// change makes another.
+// rulebook is the policies in force and the shadows, and where each came from, as it is at a time. It
+// never changes: a change makes another.
 type rulebook struct {
+	full   *policy.Set // with what has expired, and the shadows
 	set    *policy.Set // what holds
 	trials *trials     // nil: no shadows
 	held   map[slot]heldPolicy
+	ends   []ending // of rules in force, by time
+	at     time.Time
 }
 
 type heldPolicy struct {
@@ -37,31 +40,38 @@ func (h heldPolicy) same(o heldPolicy) bool { return h.from == o.from && sameTex
 
 func sameText(a, b string) bool { return strings.TrimSpace(a) == strings.TrimSpace(b) }
 
-// newRulebook makes a rulebook of policies whose slots differ.
-func newRulebook(held map[slot]heldPolicy) (*rulebook, error) {
+// newRulebook makes a rulebook of policies whose slots differ, as it is at a time.
+func newRulebook(held map[slot]heldPolicy, at time.Time) (*rulebook, error) {
 	if len(held) > maxPolicies {
 		return nil, fmt.Errorf("%d policies, bound %d; nothing was changed", len(held), maxPolicies)
 	}
-	rb := &rulebook{held: held}
-	var err error
-	if rb.set, err = rb.promoted(func(slot) bool { return false }); err != nil {
+	list := make([]policy.Policy, 0, len(held))
+	for s, h := range held {
+		h.Policy.Shadow = s.shadow
+		list = append(list, h.Policy)
+	}
+	full, err := policy.NewSet(list...)
+	if err != nil {
 		return nil, err
 	}
-	rb.trials, err = newTrials(rb)
-	return rb, err
+	return (&rulebook{full: full, held: held, ends: endings(held)}).as(at)
 }
 
-// promoted is the policies in force, with some shadows in the place of what is in force under the same
-// key.
-func (rb *rulebook) promoted(which func(slot) bool) (*policy.Set, error) {
-	var list []policy.Policy
-	for s, h := range rb.held {
-		if _, shadowed := rb.held[slot{s.Key, true}]; s.shadow && which(s) || !s.shadow && !(shadowed && which(slot{s.Key, true})) {
-			h.Policy.Shadow = false
-			list = append(list, h.Policy)
-		}
+// as is the rulebook at another time.
+func (rb *rulebook) as(at time.Time) (*rulebook, error) {
+	next := &rulebook{full: rb.full, set: rb.full.At(at), held: rb.held, ends: rb.ends, at: at}
+	var err error
+	next.trials, err = newTrials(next)
+	return next, err
+}
+
+// promoted is what holds with some shadows in the place of what is in force under the same key.
+func (rb *rulebook) promoted(of ...slot) *policy.Set {
+	keys := make([]policy.Key, 0, len(of))
+	for _, s := range of {
+		keys = append(keys, s.Key)
 	}
-	return policy.NewSet(list...)
+	return rb.full.Promoted(keys...).At(rb.at)
 }
 
 // slots lists what is held, sorted.

@@ -192,58 +192,31 @@ func peerText(p identity.Peer) string {
 
 // trials is what is needed to judge by the shadows.
 type trials struct {
-	set     *policy.Set // with every shadow in force
-	selects *policy.Set // one policy for each shadow, that only selects, see selector
-	wide    []slot      // shadows of cluster-wide kinds: each is looked at for every workload
-	slots   map[policy.Key]slot
+	set  *policy.Set // with every shadow in force
+	only *policy.Set // the shadows, as if nothing else were in force
 }
 
 // newTrials gives nil where nothing is a shadow.
 func newTrials(rb *rulebook) (*trials, error) {
-	t := &trials{slots: map[policy.Key]slot{}}
 	var list []policy.Policy
 	for s, h := range rb.held {
-		switch {
-		case !s.shadow:
-		case s.Namespace == "":
-			t.wide = append(t.wide, s)
-		default:
-			list = append(list, selector(h.Policy))
-			t.slots[list[len(list)-1].Key()] = s
+		if s.shadow {
+			h.Policy.Shadow = false
+			list = append(list, h.Policy)
 		}
 	}
-	if len(list)+len(t.wide) == 0 {
+	if len(list) == 0 {
 		return nil, nil
 	}
-	var err error
-	if t.selects, err = policy.NewSet(list...); err != nil {
-		return nil, err
-	}
-	t.set, err = rb.promoted(func(slot) bool { return true })
-	return t, err
-}
-
-// selector is a policy that selects what another one has a say on, in the same directions, and says
-// nothing else.
-func selector(p policy.Policy) policy.Policy {
-	out := policy.Policy{Kind: policy.KindPolicy, Namespace: p.Namespace, Name: p.Name}
-	if p.Kind != policy.KindPolicy {
-		out.Kind = policy.KindNetworkPolicy
-	}
-	out.Spec.PodSelector = p.Spec.PodSelector
-	for _, dir := range []policy.Direction{policy.Ingress, policy.Egress} {
-		if p.Isolates(dir) || len(p.Rules(dir)) > 0 {
-			out.Spec.PolicyTypes = append(out.Spec.PolicyTypes, typeOf(dir))
-		}
-	}
-	return out
+	only, err := policy.NewSet(list...)
+	return &trials{set: rb.promoted(), only: only}, err
 }
 
 // selecting lists the shadows that have a say on a workload in a direction.
 func (t *trials) selecting(w *identity.Workload, dir policy.Direction) []slot {
-	out := t.wide[:len(t.wide):len(t.wide)]
-	for _, p := range t.selects.Selecting(w, dir) {
-		out = append(out, t.slots[p.Key()])
+	var out []slot
+	for _, p := range t.only.About(w, dir) {
+		out = append(out, slot{p.Key(), true})
 	}
 	return out
 }
@@ -284,7 +257,7 @@ func (d *Daemon) shadowRow(rb *rulebook, at slot) *api.Shadow {
 		return nil
 	}
 	out := &api.Shadow{Since: e.Since, Passed: e.Passed, Denied: e.Denied, Opened: e.Opened, Refused: e.Refused, Beyond: e.Beyond, After: e.After,
-		Missing: d.missing(rb, []slot{at}, d.neededFor(e))}
+		Missing: append(d.unproven(rb, []slot{at}, d.neededFor(e)), d.stillDenied(rb, []slot{at}, nil)...)}
 	for _, x := range e.Edges {
 		row := api.ShadowEdge{Client: x.Client.String(), Server: x.Server.String(), Protocol: x.Protocol.String(), Port: x.Port,
 			Direction: x.direction().String(), Verdict: "deny", Count: x.Count, First: x.First, Last: x.Last, Examples: x.Examples, Reason: x.Reason}

@@ -176,7 +176,12 @@ func TestPromote(t *testing.T) {
 		}
 		return nil
 	})
-	d.wantReach("promoted", bad, cart, 8080, false)
+	eventually(t, 5*time.Second, "the workloads hold it", func() error {
+		if bad.reaches(cart.v4, 8080) == nil {
+			return errNot
+		}
+		return nil
+	})
 	d.wantReach("promoted", web, cart, 8080, true)
 	list, err := d.client.Policies(ctx)
 	if err != nil || !strings.Contains(list[0].YAML, "annotations: {bulkhead.dev/mode: enforce}, name: cart") {

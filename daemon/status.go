@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -40,18 +41,17 @@ func kernel() string {
 
 // Status is the daemon at a glance.
 func (d *Daemon) Status(context.Context) (api.Status, error) {
-	view, m := d.index.View(), d.modes.Load()
+	rb, view, m := d.rules.Load(), d.index.View(), d.modes.Load()
 	services := map[identity.Service]bool{}
 	for _, w := range view.Workloads {
 		services[w.Service] = true
 	}
 	s := api.Status{
 		Version: Version(), Node: d.cfg.Node, PID: os.Getpid(), Started: d.started, Kernel: kernel(),
-		Workloads: len(d.local()), Services: len(services), Policies: d.rules.Load().set.Len(),
+		Workloads: len(d.local()), Services: len(services), Policies: rb.set.Len(),
 		Edges: d.graph.Stats().Edges, Modes: map[string]int{}, Counters: d.countersNow(),
-		Generation: d.generation.Load(), Pending: d.pendingRow(),
+		Generation: d.generation.Load(), Pending: d.pendingRow(), Shadows: len(rb.full.Shadows()), Expiring: d.expiring(rb),
 	}
-	s.Shadows = len(d.rules.Load().held) - s.Policies
 	for service := range services {
 		s.Modes[m.of(service).String()]++
 	}
@@ -126,6 +126,10 @@ func (d *Daemon) Workloads(context.Context) ([]api.Workload, error) {
 		row := api.Workload{
 			ID: w.ID, Namespace: w.Namespace, Name: w.Name, Service: w.Service.String(), Node: w.Node, Local: w.Local,
 			Mode: m.of(w.Service).String(), Labels: w.Labels, Since: w.Since, Addrs: []string{}, Isolated: []string{},
+			NamespaceLabels: w.NamespaceLabels, HostNetwork: w.HostNetwork,
+		}
+		for _, p := range w.Ports {
+			row.Ports = append(row.Ports, strings.TrimPrefix(fmt.Sprintf("%s=%s/%d", p.Name, p.Protocol, p.Port), "="))
 		}
 		for _, a := range w.Addrs {
 			row.Addrs = append(row.Addrs, a.String())
@@ -157,6 +161,7 @@ func (w *workload) describe(row *api.Workload) {
 		row.Isolated = append(row.Isolated, "egress")
 	}
 	row.Entries = len(sides.Ingress.Entries) + len(sides.Egress.Entries)
+	row.Denied = len(sides.Ingress.Denied) + len(sides.Egress.Denied)
 	if held.err != nil {
 		row.Error = held.err.Error()
 	} else if !held.valid {

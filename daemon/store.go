@@ -42,6 +42,7 @@ var (
 	keySchema       = []byte("schema")
 	keyDefaultMode  = []byte("defaultMode")
 	keyPending      = []byte("pending")      // StoredPending, where a change waits for confirmation
+	keyLooked       = []byte("looked")       // text: when expiries were last told of
 	keyHistoryBytes = []byte("historyBytes") // uint64: values of history and texts together
 )
 

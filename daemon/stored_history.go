@@ -272,14 +272,41 @@ func (s *Store) Pending() (*StoredPending, error) {
 	return out, err
 }
 
-// LastGeneration is the number of the newest generation; 0: there was none.
-func (s *Store) LastGeneration() (n uint64, err error) {
+// LastGeneration is the number of the newest generation, 0 where there was none, and when it took
+// force, if that can be read.
+func (s *Store) LastGeneration() (n uint64, at time.Time, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
-		k, _ := tx.Bucket(bucketHistory).Cursor().Last()
-		n = number(k)
+		k, raw := tx.Bucket(bucketHistory).Cursor().Last()
+		var g StoredGeneration
+		if n = number(k); n != 0 && json.Unmarshal(raw, &g) == nil {
+			at = g.Time
+		}
 		return nil
 	})
-	return n, err
+	return n, at, err
+}
+
+// PutLooked notes until when rules that ended were told of.
+func (s *Store) PutLooked(at time.Time) error {
+	return s.update("time of the last look", func(tx *bbolt.Tx) error {
+		raw, err := at.MarshalText()
+		if err != nil {
+			return err
+		}
+		return tx.Bucket(bucketMeta).Put(keyLooked, raw)
+	})
+}
+
+// Looked gives what PutLooked wrote; the zero time: nothing.
+func (s *Store) Looked() (at time.Time, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		raw := tx.Bucket(bucketMeta).Get(keyLooked)
+		if raw == nil {
+			return nil
+		}
+		return at.UnmarshalText(raw)
+	})
+	return at, err
 }
 
 // Evidence gives what shadows have seen, by slot.store.
