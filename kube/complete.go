@@ -28,11 +28,12 @@ const maxBlocks = 4096
 
 // Complete makes the inventory one that could run: every pod has a node, every node is in Nodes, and
 // every node and running pod has an address: where the files give none, one of each family, those of
-// nodes from 10.200.0.0/24 and fd00:200::/64 on, those of pods from 10.244.0.0/16 and fd00:244::/64.
+// nodes from 10.200.0.0/24 and fd00:200::/64 on, those of pods from 10.244.1.0/24 and fd00:244::/64 on, a
+// block of each family for every node.
 //
 // Errors: two running pods, or a pod and a node, that claim one address; all of them, joined.
 func (inv *Inventory) Complete() error {
-	c := &completer{inv: inv, owner: map[netip.Addr]string{}, blocks4: map[netip.Prefix]bool{}, blocks6: map[netip.Prefix]bool{}}
+	c := &completer{inv: inv, owner: map[netip.Addr]string{}}
 	for i := range inv.Workloads {
 		w := &inv.Workloads[i]
 		if w.Node == "" {
@@ -56,8 +57,6 @@ type completer struct {
 	inv     *Inventory
 	running []*identity.Workload
 	owner   map[netip.Addr]string
-	blocks4 map[netip.Prefix]bool // blocks with a taken address in them
-	blocks6 map[netip.Prefix]bool
 }
 
 func (c *completer) take(a netip.Addr, owner string) error {
@@ -65,11 +64,6 @@ func (c *completer) take(a netip.Addr, owner string) error {
 		return fmt.Errorf("%s: address %s: %s has it too; a pod that has ended must say so in status.phase", owner, a, other)
 	}
 	c.owner[a] = owner
-	bits, blocks := nodeBlock4.Bits(), c.blocks4
-	if a.Is6() {
-		bits, blocks = nodeBlock6.Bits(), c.blocks6
-	}
-	blocks[netip.PrefixFrom(a, bits).Masked()] = true
 	return nil
 }
 
@@ -103,8 +97,8 @@ func (c *completer) claims() error {
 // giveNodes gives every node without an address the next one of a block that nobody is in. A node
 // whose pods in its own network tell its addresses has those.
 func (c *completer) giveNodes() error {
-	lan4, ok4 := free(nodeBlock4, c.blocks4)
-	lan6, ok6 := free(nodeBlock6, c.blocks6)
+	lan4, ok4 := c.free(nodeBlock4)
+	lan6, ok6 := c.free(nodeBlock6)
 	if !ok4 || !ok6 {
 		return fmt.Errorf("nodes: no free block from %s and %s on", nodeBlock4, nodeBlock6)
 	}
@@ -137,42 +131,83 @@ func (c *completer) giveNodes() error {
 	return nil
 }
 
-// givePods gives every running pod without an address one of each family, in the order of their
-// names; one in its node's network has the node's.
+// givePods gives every running pod without an address one of each family; one in its node's network
+// has the node's. The pods of a node get theirs from one block of each family, as a cluster hands out
+// blocks to nodes.
 func (c *completer) givePods() error {
-	a4, a6 := podBlock4.Addr().Next(), podBlock6.Addr().Next()
-	for _, w := range c.running {
-		if len(w.Addrs) > 0 {
+	for i, node := range slices.Sorted(maps.Keys(c.inv.Nodes)) {
+		var pods []*identity.Workload
+		for _, w := range c.running {
+			switch {
+			case w.Node != node || len(w.Addrs) > 0:
+			case w.HostNetwork:
+				w.Addrs = onePerFamily(c.inv.Nodes[node].Addrs)
+			default:
+				pods = append(pods, w)
+			}
+		}
+		if len(pods) == 0 {
 			continue
 		}
-		if w.HostNetwork {
-			w.Addrs = slices.Clone(c.inv.Nodes[w.Node].Addrs)
-			continue
+		length := nodeBlock4.Bits()
+		for 1<<(32-length) < len(pods)+3 { // the block's first and last address and its gateway are no pod's
+			length--
 		}
-		for a4 = a4.Next(); c.owner[a4] != "" || a4.As4()[3] == 0 || a4.As4()[3] == 255; {
-			a4 = a4.Next()
+		start := netip.PrefixFrom(nth(podBlock4, (i+1)<<(32-nodeBlock4.Bits())), length).Masked()
+		v4, ok4 := c.free(start)
+		v6, ok6 := c.free(podBlock6)
+		if !ok4 || !ok6 {
+			return fmt.Errorf("node %s: no free block for %d pods from %s and %s on", node, len(pods), start, podBlock6)
 		}
-		for a6 = a6.Next(); c.owner[a6] != ""; {
-			a6 = a6.Next()
+		for j, w := range pods {
+			w.Addrs = []netip.Addr{nth(v4, j+2), nth(v6, j+2)}
+			for _, a := range w.Addrs {
+				if err := c.take(a, "pod "+w.Namespace+"/"+w.Name); err != nil {
+					return err
+				}
+			}
 		}
-		if !podBlock4.Contains(a4) || !podBlock6.Contains(a6) {
-			return fmt.Errorf("pod %s/%s: no free address in %s and %s", w.Namespace, w.Name, podBlock4, podBlock6)
-		}
-		w.Addrs = []netip.Addr{a4, a6}
 	}
 	return nil
 }
 
-// free is the first block of start's length, from it on, with nobody in it.
-func free(start netip.Prefix, taken map[netip.Prefix]bool) (netip.Prefix, bool) {
-	block := start
-	for range maxBlocks {
-		if !taken[block] {
-			return block, true
+// onePerFamily gives the first address of each family, as a pod has them.
+func onePerFamily(addrs []netip.Addr) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range addrs {
+		if !slices.ContainsFunc(out, func(b netip.Addr) bool { return a.Is4() == b.Is4() }) {
+			out = append(out, a)
 		}
-		block = next(block)
+	}
+	return out
+}
+
+// free is the first block of start's length, from it on, with nobody in it.
+func (c *completer) free(start netip.Prefix) (netip.Prefix, bool) {
+	block := start
+search:
+	for range maxBlocks {
+		for a := range c.owner {
+			if block.Contains(a) {
+				block = next(block)
+				continue search
+			}
+		}
+		return block, true
 	}
 	return netip.Prefix{}, false
+}
+
+// nth is the address n steps behind a block's first one.
+func nth(block netip.Prefix, n int) netip.Addr {
+	b := block.Addr().AsSlice()
+	for i := len(b) - 1; i >= 0 && n > 0; i-- {
+		n += int(b[i])
+		b[i] = byte(n)
+		n >>= 8
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
 }
 
 // next is the block after one of the same length.

@@ -38,12 +38,12 @@ func TestComplete(t *testing.T) {
 		fmt.Fprintf(&got, "%s %v\n", n, inv.Nodes[n].Addrs)
 	}
 	want := `a on n1 [172.18.0.2]
-b on n2 [10.244.0.2 fd00:244::2]
+b on n2 [10.244.2.2 fd00:244::2]
 c on node1 [10.244.0.3]
 d on node1 []
 e on n3 [10.200.0.9]
 f on n2 [10.200.1.2 fd00:200::2]
-g on node1 [10.244.0.4 fd00:244::3]
+g on node1 [10.244.4.2 fd00:244:0:1::2]
 n1 [172.18.0.2]
 n2 [10.200.1.2 fd00:200::2]
 n3 [10.200.0.9]

@@ -88,6 +88,8 @@ type loader struct {
 	services map[string]identity.KubeService
 	seen     map[string]string // kind and name → file:line
 	errs     []error
+	kinds    map[string]bool // kinds that are not read: do they look like a policy's, mistyped?
+	policies bool            // the file has policies, or what looks like one
 }
 
 func newLoader() *loader {
@@ -96,6 +98,7 @@ func newLoader() *loader {
 		pods:     map[string]corev1.Pod{},
 		services: map[string]identity.KubeService{},
 		seen:     map[string]string{},
+		kinds:    map[string]bool{},
 	}
 }
 
@@ -137,10 +140,17 @@ func (l *loader) take(o object) error {
 	case !hasGroup && o.kind == "Node":
 		return l.node(o)
 	case isPolicy(group, o.kind):
+		l.policies = true
 		d, err := o.document()
 		l.inv.Policies = append(l.inv.Policies, d)
 		return err
 	}
+	near, known := l.kinds[o.kind]
+	if !known && len(l.kinds) < maxNotes {
+		near = policy.Nearest(o.kind, policyKinds) != ""
+		l.kinds[o.kind] = near
+	}
+	l.policies = l.policies || near
 	l.note(o, "not read; Namespace, Pod, Service, Node and policies are")
 	return nil
 }
@@ -148,11 +158,13 @@ func (l *loader) take(o object) error {
 // suiteKind is a file of tests, which package policy/suite reads.
 const suiteKind = "PolicyTest"
 
+var policyKinds = []string{policy.KindPolicy, policy.KindNetworkPolicy, policy.KindClusterNetworkPolicy,
+	policy.KindAdminNetworkPolicy, policy.KindBaselineAdminNetworkPolicy}
+
 // isPolicy says whether a document is for package policy to read, or to refuse: a policy of a group
 // that is not known must not be passed over as if it were a Deployment.
 func isPolicy(group, kind string) bool {
-	switch kind {
-	case policy.KindNetworkPolicy, policy.KindClusterNetworkPolicy, policy.KindAdminNetworkPolicy, policy.KindBaselineAdminNetworkPolicy:
+	if slices.Contains(policyKinds, kind) && kind != policy.KindPolicy {
 		return true
 	}
 	switch group {

@@ -35,7 +35,9 @@ func (a *app) readOffline(paths []string) (*offline, error) {
 			errs = append(errs, importWorkloads(in, f.Name, data))
 			continue
 		}
-		in.Add(f.Name, data)
+		if !in.Add(f.Name, data) {
+			continue
+		}
 		list, err := policy.ParseAmong(f.Name, data)
 		policies = append(policies, list...)
 		errs = append(errs, err)
