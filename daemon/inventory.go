@@ -17,6 +17,7 @@ type inventory struct {
 	pods       map[string]identity.Workload // by namespace/name
 	services   []identity.KubeService
 	namespaces map[string]identity.Labels
+	nodes      map[string]identity.NodeInfo
 }
 
 func parseInventory(order []string) func(string, []byte) (*kube.Inventory, error) {
@@ -30,7 +31,7 @@ func parseInventory(order []string) func(string, []byte) (*kube.Inventory, error
 }
 
 func mergeInventory(files lastGood[*kube.Inventory]) inventory {
-	out := inventory{pods: map[string]identity.Workload{}, namespaces: map[string]identity.Labels{}}
+	out := inventory{pods: map[string]identity.Workload{}, namespaces: map[string]identity.Labels{}, nodes: map[string]identity.NodeInfo{}}
 	services := map[string]identity.KubeService{}
 	for _, path := range files.paths() {
 		inv := files.good[path].value
@@ -40,6 +41,7 @@ func mergeInventory(files lastGood[*kube.Inventory]) inventory {
 		for _, s := range inv.Services {
 			services[s.Namespace+"/"+s.Name] = s
 		}
+		maps.Copy(out.nodes, inv.Nodes)
 		for name, labels := range inv.Namespaces {
 			// A file that only mentions the namespace knows no more than its name.
 			if len(labels) > 1 || out.namespaces[name] == nil {
@@ -85,6 +87,7 @@ func (d *Daemon) reloadInventory() {
 func (d *Daemon) useInventory(inv inventory) {
 	d.index.SetNamespaceLabels(inv.namespaces)
 	d.index.SetServices(inv.services)
+	d.index.SetNodes(inv.nodes)
 	d.mu.Lock()
 	before := d.inventory
 	d.inventory = inv

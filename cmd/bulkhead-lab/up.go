@@ -17,8 +17,8 @@ func up(w *which) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up -f FILES",
 		Short: "Make a lab from Kubernetes manifests",
-		Long: `Make a lab from Kubernetes manifests: Namespace, Pod and Service; NetworkPolicy and Policy, which
-are put in force on every node. Pods keep their podIPs and nodes; those without get some.
+		Long: `Make a lab from Kubernetes manifests: Namespace, Node, Pod and Service; NetworkPolicy, Policy and
+ClusterNetworkPolicy, which are put in force on every node. Pods keep their podIPs and nodes; those without get some.
 Ready when every pod answers on its ports and every policy is in force.`,
 		Example: "  bulkhead-lab up -f examples/shop\n  bulkhead-lab up -f cluster.yaml -f policies/ --name test --mode alert",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -50,6 +50,7 @@ Ready when every pod answers on its ports and every policy is in force.`,
 	f.StringVar(&o.Mode, "mode", "", "learn, alert or enforce (default: enforce with policies, learn without)")
 	f.StringVar(&o.Bin, "bin", "", "folder of the programs (environment BULKHEAD_BIN; default: where this one is)")
 	f.StringArrayVar(&resolvers, "resolver", nil, "address for the pods' resolv.conf (default: Service kube-system/kube-dns)")
+	f.BoolVar(&o.AllowDNS, "allow-dns", false, "pods may always ask their resolvers (default: only where policy allows it, as in Kubernetes)")
 	f.IntVar(&o.Parallel, "parallel", 0, "pods attached at a time (default 4)")
 	f.BoolVar(&o.NoBulkhead, "no-bulkhead", false, "bridge alone: neither plugin nor daemon")
 	f.BoolVar(&o.NoListen, "no-listen", false, "nobody listens on container ports")

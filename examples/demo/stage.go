@@ -73,7 +73,7 @@ func (s *stage) up(ctx context.Context) error {
 	if err := os.WriteFile(file, manifests, 0o644); err != nil {
 		return err
 	}
-	if s.lab, err = lab.Up(ctx, lab.Options{Files: []string{file}, Bin: s.bin, NoListen: true}); err != nil {
+	if s.lab, err = lab.Up(ctx, lab.Options{Files: []string{file}, Bin: s.bin, NoListen: true, AllowDNS: true}); err != nil {
 		return err
 	}
 	s.client = api.NewClient(s.lab.Socket())

@@ -33,7 +33,7 @@ func (s *State) configure(n *Node, inventory []byte, inv *kube.Inventory, more m
 	config := map[string]any{
 		"socket": n.Socket(), "node": n.Name,
 		"stateDir": filepath.Join(n.Dir, "state"), "policyDir": n.policyDir(), "inventoryDir": filepath.Join(n.Dir, "inventory"),
-		"alertLog": filepath.Join(n.Dir, "alerts.jsonl"), "defaultMode": s.Mode,
+		"alertLog": filepath.Join(n.Dir, "alerts.jsonl"), "defaultMode": s.Mode, "allowDNS": s.AllowDNS,
 	}
 	if len(s.Resolvers) > 0 {
 		config["resolvers"] = s.Resolvers
@@ -69,6 +69,9 @@ func (s *State) inventory(inv *kube.Inventory) ([]byte, error) {
 			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
 			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: inv.Namespaces[name]},
 		})
+	}
+	for _, n := range s.Nodes {
+		items = append(items, node(n, inv.Nodes[n.Name].Labels))
 	}
 	running := map[string]*Pod{}
 	for _, p := range s.Pods {
@@ -213,6 +216,15 @@ func (s *State) unsettled(list []api.Workload, pods int) string {
 		return fmt.Sprintf("%d of %d workloads hold their rules", local, pods)
 	}
 	return ""
+}
+
+// node writes a Node back as a manifest, with the addresses that it has in the lab.
+func node(n *Node, labels identity.Labels) *corev1.Node {
+	out := &corev1.Node{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}, ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: labels}}
+	for _, a := range n.Known {
+		out.Status.Addresses = append(out.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a.String()})
+	}
+	return out
 }
 
 // service writes a Service back as a manifest. Of which kind its addresses are makes no difference

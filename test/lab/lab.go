@@ -29,6 +29,7 @@ type Options struct {
 	Bin        string         // folder of the programs; default see FindBin
 	NoBulkhead bool           // bridge alone: neither plugin nor daemon
 	NoListen   bool           // nobody listens on container ports but what the caller starts
+	AllowDNS   bool           // pods may always ask their resolvers; default no, as upstream: a policy must allow it
 	Resolvers  []netip.Addr   // in the pods' resolv.conf; default the addresses of kube-system/kube-dns
 	Config     map[string]any // more keys of the daemons' configuration
 	Parallel   int            // ADDs at a time; default 4
@@ -80,7 +81,7 @@ func (o Options) plan() (*State, *kube.Inventory, []string, error) {
 		return nil, nil, nil, err
 	}
 	s := &State{
-		Name: o.Name, Dir: o.Dir, Created: time.Now(), Mode: o.Mode, Bulkhead: !o.NoBulkhead, Listen: !o.NoListen,
+		Name: o.Name, Dir: o.Dir, Created: time.Now(), Mode: o.Mode, Bulkhead: !o.NoBulkhead, Listen: !o.NoListen, AllowDNS: o.AllowDNS,
 		Policies: len(inv.Policies), Resolvers: o.Resolvers,
 	}
 	if s.Name == "" {

@@ -1,14 +1,15 @@
 package lab
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -23,9 +24,9 @@ const maxNodes = 250
 type planner struct {
 	state *State
 	inv   *kube.Inventory
-	used  map[netip.Addr]bool   // no address is given out twice
-	owner map[netip.Addr]string // of given pod addresses
-	names map[string]bool       // namespaces in /run/netns
+	used  map[netip.Addr]bool // no address is given out twice
+	given map[string]bool     // nodes whose addresses the manifests tell
+	names map[string]bool     // namespaces in /run/netns
 	notes []string
 
 	byName map[string]*Pod
@@ -34,14 +35,14 @@ type planner struct {
 // plan fills in nodes, pods, addresses and Services. Pods that have ended are left out.
 // Errors: all that the inventory asks for and cannot be, joined.
 func plan(s *State, inv *kube.Inventory) ([]string, error) {
-	p := &planner{state: s, inv: inv, used: map[netip.Addr]bool{}, owner: map[netip.Addr]string{},
+	p := &planner{state: s, inv: inv, used: map[netip.Addr]bool{}, given: map[string]bool{},
 		names: map[string]bool{}, byName: map[string]*Pod{}}
 	s.LAN = p.netns("lan")
 	s.Outside.NetNS = p.netns("outside")
-	if err := errors.Join(p.pods(), p.claims()); err != nil {
+	if err := errors.Join(p.complete(), p.claims()); err != nil {
 		return nil, err
 	}
-	steps := []func() error{p.lan, p.assign, p.blocks}
+	steps := []func() error{p.pods, p.lan, p.blocks}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, err
@@ -64,10 +65,51 @@ func (p *planner) netns(name string) string {
 	return full
 }
 
-// pods lists what will run and the nodes that it runs on. Pods without a node share one.
+// complete checks the addresses that the manifests give and has the rest given out, as everybody who
+// reads these manifests does.
+func (p *planner) complete() error {
+	var errs []error
+	for name, n := range p.inv.Nodes {
+		p.given[name] = len(n.Addrs) > 0
+	}
+	for i := range p.inv.Workloads {
+		w := &p.inv.Workloads[i]
+		slices.SortStableFunc(w.Addrs, func(a, b netip.Addr) int { return a.BitLen() - b.BitLen() })
+		errs = append(errs, checkAddrs(w))
+		if w.HostNetwork && len(w.Addrs) > 0 {
+			p.given[cmp.Or(w.Node, kube.DefaultNode)] = true
+		}
+	}
+	if len(p.inv.Nodes)+len(p.inv.Workloads) == 0 {
+		p.inv.Nodes[kube.DefaultNode] = identity.NodeInfo{}
+	}
+	if err := errors.Join(append(errs, p.inv.Complete())...); err != nil {
+		return err
+	}
+	for _, n := range p.inv.Nodes {
+		for _, a := range n.Addrs {
+			p.used[a] = true
+		}
+	}
+	return nil
+}
+
+// checkAddrs refuses addresses that no pod can have. One that has ended has none.
+func checkAddrs(w *identity.Workload) error {
+	for i, a := range w.Addrs {
+		if i > 0 && a.Is4() == w.Addrs[i-1].Is4() {
+			return fmt.Errorf("pod %s/%s: addresses %s and %s: want one of each family", w.Namespace, w.Name, w.Addrs[i-1], a)
+		}
+		if err := unicast(a); err != nil {
+			return fmt.Errorf("pod %s/%s: %w", w.Namespace, w.Name, err)
+		}
+	}
+	return nil
+}
+
+// pods lists what will run, and all nodes.
 func (p *planner) pods() error {
 	s := p.state
-	var errs []error
 	for i := range p.inv.Workloads {
 		w, kp := &p.inv.Workloads[i], &p.inv.Pods[i]
 		if kp.Status.Phase == corev1.PodSucceeded || kp.Status.Phase == corev1.PodFailed {
@@ -76,10 +118,6 @@ func (p *planner) pods() error {
 		}
 		pod := &Pod{Namespace: w.Namespace, Name: w.Name, Node: w.Node, UID: string(kp.UID), HostNetwork: w.HostNetwork,
 			Addrs: slices.Clone(w.Addrs), Ports: w.Ports}
-		if pod.Node == "" {
-			pod.Node = "node1"
-		}
-		slices.SortStableFunc(pod.Addrs, func(a, b netip.Addr) int { return a.BitLen() - b.BitLen() })
 		sum := sha256.Sum256([]byte(s.Name + " " + s.Created.String() + " " + pod.String()))
 		pod.ContainerID = hex.EncodeToString(sum[:])
 		if pod.UID == "" {
@@ -88,17 +126,15 @@ func (p *planner) pods() error {
 		}
 		s.Pods = append(s.Pods, pod)
 		p.byName[pod.String()] = pod
-		p.addNode(pod.Node)
-		if err := p.checkAddrs(pod); err != nil {
-			errs = append(errs, err)
+		for _, a := range pod.Addrs {
+			p.used[a] = true
 		}
 	}
-	if len(s.Nodes) == 0 {
-		p.addNode("node1")
+	for _, name := range slices.Sorted(maps.Keys(p.inv.Nodes)) {
+		s.Nodes = append(s.Nodes, &Node{Name: name})
 	}
-	slices.SortFunc(s.Nodes, func(a, b *Node) int { return strings.Compare(a.Name, b.Name) })
 	if len(s.Nodes) > maxNodes {
-		errs = append(errs, fmt.Errorf("%d nodes: a lab has room for %d", len(s.Nodes), maxNodes))
+		return fmt.Errorf("%d nodes: a lab has room for %d", len(s.Nodes), maxNodes)
 	}
 	for i, n := range s.Nodes {
 		n.NetNS = p.netns(n.Name)
@@ -113,33 +149,6 @@ func (p *planner) pods() error {
 		} else {
 			pod.NetNS = p.netns(pod.Namespace + "." + pod.Name)
 		}
-	}
-	return errors.Join(errs...)
-}
-
-func (p *planner) addNode(name string) {
-	if p.state.node(name) == nil {
-		p.state.Nodes = append(p.state.Nodes, &Node{Name: name})
-	}
-}
-
-// checkAddrs refuses addresses that no pod can have and those that two pods claim.
-func (p *planner) checkAddrs(pod *Pod) error {
-	for i, a := range pod.Addrs {
-		if i > 0 && a.Is4() == pod.Addrs[i-1].Is4() {
-			return fmt.Errorf("pod %s: addresses %s and %s: want one of each family", pod, pod.Addrs[i-1], a)
-		}
-		if err := unicast(a); err != nil {
-			return fmt.Errorf("pod %s: %w", pod, err)
-		}
-		claim := pod.String()
-		if pod.HostNetwork {
-			claim = "node " + pod.Node
-		}
-		if other, taken := p.owner[a]; taken && other != claim {
-			return fmt.Errorf("pod %s: address %s: %s has it too; a pod that has ended must say so in status.phase", pod, a, other)
-		}
-		p.owner[a], p.used[a] = claim, true
 	}
 	return nil
 }
@@ -169,32 +178,30 @@ func (p *planner) claims() error {
 	return errors.Join(errs...)
 }
 
-// lan gives nodes and outside their addresses on the LAN, away from everything in the inventory,
-// and nodes what their hostNetwork pods claim.
+// lan gives nodes and the outside network their addresses on the LAN. A node that the inventory gives
+// addresses has them beside, and is known by them.
 func (p *planner) lan() error {
-	v4, ok4 := free(netip.MustParsePrefix("10.200.0.0/24"), 4096, p.used)
-	v6, ok6 := free(netip.MustParsePrefix("fd00:200::/64"), 4096, p.used)
-	if !ok4 || !ok6 {
-		return errors.New("LAN: no free block from 10.200.0.0/24 and fd00:200::/64 on")
+	v4, v6, err := p.lanBlocks()
+	if err != nil {
+		return err
 	}
-	take := func(n int) []netip.Addr {
+	at := func(n int) []netip.Addr {
 		out := []netip.Addr{nth(v4, n), nth(v6, n)}
 		p.used[out[0]], p.used[out[1]] = true, true
 		return out
 	}
-	p.state.Outside.Addrs = take(254)
+	p.state.Outside.Addrs = at(254)
 	for i, n := range p.state.Nodes {
-		n.Addrs = take(i + 1)
-	}
-	for _, pod := range p.state.Pods {
-		if !pod.HostNetwork {
-			continue
+		n.Known = slices.Clone(p.inv.Nodes[n.Name].Addrs)
+		for _, pod := range p.state.Pods {
+			if pod.HostNetwork && pod.Node == n.Name {
+				n.Known = append(n.Known, pod.Addrs...)
+			}
 		}
-		n := p.state.node(pod.Node)
-		if len(pod.Addrs) == 0 {
-			pod.Addrs = slices.Clone(n.Addrs[:2])
-		}
-		for _, a := range pod.Addrs {
+		slices.SortFunc(n.Known, netip.Addr.Compare)
+		n.Known = slices.Compact(n.Known)
+		n.Addrs = at(i + 1)
+		for _, a := range n.Known {
 			if !slices.Contains(n.Addrs, a) {
 				n.Addrs = append(n.Addrs, a)
 			}
@@ -203,37 +210,25 @@ func (p *planner) lan() error {
 	return nil
 }
 
-// assign gives both families to pods that ask for no address: per node one free block of each.
-func (p *planner) assign() error {
-	next4, next6 := netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/64")
+// lanBlocks are the blocks that the inventory was completed from, where it was; else free ones.
+func (p *planner) lanBlocks() (v4, v6 netip.Prefix, err error) {
 	for i, n := range p.state.Nodes {
-		var pods []*Pod
-		for _, pod := range p.state.Pods {
-			if pod.Node == n.Name && len(pod.Addrs) == 0 {
-				pods = append(pods, pod)
-			}
-		}
-		if len(pods) == 0 {
+		if p.given[n.Name] {
 			continue
 		}
-		length := smallestBlock4
-		for 1<<(32-length) < len(pods)+3 {
-			length--
+		a := p.inv.Nodes[n.Name].Addrs
+		v4, v6 = netip.PrefixFrom(a[0], smallestBlock4).Masked(), netip.PrefixFrom(a[1], smallestBlock6).Masked()
+		if nth(v4, i+1) != a[0] || nth(v6, i+1) != a[1] {
+			return v4, v6, fmt.Errorf("node %s: addresses %v: not number %d of their blocks", n.Name, a, i+1)
 		}
-		start := netip.PrefixFrom(nth(next4, (i+1)<<(32-smallestBlock4)), length).Masked()
-		v4, ok4 := free(start, 4096, p.used)
-		v6, ok6 := free(netip.PrefixFrom(next6.Addr(), 64), 4096, p.used)
-		if !ok4 || !ok6 {
-			return fmt.Errorf("node %s: no free block for %d pods", n.Name, len(pods))
-		}
-		for j, pod := range pods {
-			pod.Addrs = []netip.Addr{nth(v4, j+2), nth(v6, j+2)}
-			for _, a := range pod.Addrs {
-				p.used[a] = true
-			}
-		}
+		return v4, v6, nil
 	}
-	return nil
+	v4, ok4 := free(netip.MustParsePrefix("10.200.0.0/24"), 4096, p.used)
+	v6, ok6 := free(netip.MustParsePrefix("fd00:200::/64"), 4096, p.used)
+	if !ok4 || !ok6 {
+		return v4, v6, errors.New("LAN: no free block from 10.200.0.0/24 and fd00:200::/64 on")
+	}
+	return v4, v6, nil
 }
 
 // blocks puts each node's pods on bridges and gives each bridge its blocks and gateways.

@@ -16,7 +16,7 @@ type endpoint struct {
 	pod   *Pod         // for a pod
 	vip   bool         // a Service's address: no host
 	out   bool         // on the outside network
-	fixed bool         // the address was asked for, so a client must send from it
+	fixed bool         // a client must send from the address: it was asked for, or is one of a node's
 }
 
 // shot is a probe made concrete.
@@ -79,7 +79,7 @@ func newDirectory(s *State) *directory {
 // find names an end: "namespace/pod", an address, a node, a pod's bare name, a Service.
 func (d *directory) find(name string) (endpoint, error) {
 	if p := d.pods[name]; p != nil {
-		return endpoint{netns: p.NetNS, name: name, addrs: p.Addrs, pod: p}, nil
+		return endpoint{netns: p.NetNS, name: name, addrs: p.Addrs, pod: p, fixed: p.HostNetwork}, nil
 	}
 	if a, err := netip.ParseAddr(name); err == nil {
 		a = a.Unmap()
@@ -93,7 +93,7 @@ func (d *directory) find(name string) (endpoint, error) {
 		return endpoint{netns: d.state.Outside.NetNS, name: "outside/" + name, addrs: []netip.Addr{a}, out: true, fixed: true}, unicast(a)
 	}
 	if n := d.state.node(name); n != nil {
-		return endpoint{netns: n.NetNS, name: name, addrs: n.Addrs[:2]}, nil
+		return endpoint{netns: n.NetNS, name: name, addrs: n.Known, fixed: true}, nil
 	}
 	if a, ok := d.byVIP[name]; ok {
 		return endpoint{name: name, addrs: []netip.Addr{a}, vip: true}, nil

@@ -25,6 +25,7 @@ type State struct {
 	Mode      string // the daemons' defaultMode
 	Bulkhead  bool   // false: bridge alone, neither plugin nor daemon
 	Listen    bool   // the agent answers on container ports
+	AllowDNS  bool   // the daemons' allowDNS
 	Policies  int    // documents given to Up
 	LAN       string // namespace of the bridge between nodes
 	Outside   Outside
@@ -45,7 +46,8 @@ type Node struct {
 	Name     string
 	NetNS    string
 	Dir      string
-	Addrs    []netip.Addr // on the LAN: IPv4, IPv6; then addresses that hostNetwork pods claim
+	Addrs    []netip.Addr // on the LAN: IPv4, IPv6; then those that it is known by, if others
+	Known    []netip.Addr // that it is known by: from its object, from its hostNetwork pods, else on the LAN
 	Nets     []Net
 	Policies []string `json:"-"`
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -112,7 +113,12 @@ func (n *Node) lanAddr(v4 bool) (lan, known netip.Addr) {
 		if !lan.IsValid() {
 			lan = a
 		}
-		known = a // what a hostNetwork pod claims comes last and wins
+	}
+	known = lan
+	for _, a := range n.Known {
+		if a.Is4() == v4 {
+			return lan, a
+		}
 	}
 	return lan, known
 }
@@ -236,6 +242,16 @@ func (s *State) bridgesAndRoutes(n *Node) error {
 			}
 		}
 	}
+	for _, other := range s.Nodes {
+		for _, a := range other.Known {
+			if via, _ := other.lanAddr(a.Is4()); other == n || via == a {
+				continue
+			}
+			if err := p.otherRoute(n, other, eth, bridges, a); err != nil {
+				return fmt.Errorf("node %s: %w", other.Name, err)
+			}
+		}
+	}
 	return nil
 }
 
@@ -250,10 +266,15 @@ func (p *place) podRoute(s *State, n *Node, eth netlink.Link, bridges []netlink.
 		}
 		return p.route(bridges[pod.Net], single(a), netip.Addr{}, src)
 	}
-	via, _ := s.node(pod.Node).lanAddr(a.Is4())
-	if via == a {
-		return nil // on the LAN
+	if pod.HostNetwork {
+		return nil // its node's address
 	}
+	return p.otherRoute(n, s.node(pod.Node), eth, bridges, a)
+}
+
+// otherRoute leads to an address of another node, or of a pod there.
+func (p *place) otherRoute(n, other *Node, eth netlink.Link, bridges []netlink.Link, a netip.Addr) error {
+	via, _ := other.lanAddr(a.Is4())
 	_, src := n.lanAddr(a.Is4())
 	if err := p.route(eth, single(a), via, src); err != nil {
 		return err
@@ -334,13 +355,17 @@ func (s *State) outsideRoutes() error {
 		}
 	}
 	for _, n := range s.Nodes {
+		addrs := slices.Clone(n.Known)
 		for _, net := range n.Nets {
-			for _, g := range []netip.Addr{net.Gateway4, net.Gateway6} {
-				if via, _ := n.lanAddr(g.Is4()); g.IsValid() {
-					if err := p.route(eth, single(g), via, netip.Addr{}); err != nil {
-						return fmt.Errorf("outside: %w", err)
-					}
-				}
+			addrs = append(addrs, net.Gateway4, net.Gateway6)
+		}
+		for _, g := range addrs {
+			via, _ := n.lanAddr(g.Is4())
+			if !g.IsValid() || via == g {
+				continue
+			}
+			if err := p.route(eth, single(g), via, netip.Addr{}); err != nil {
+				return fmt.Errorf("outside: %w", err)
 			}
 		}
 	}
