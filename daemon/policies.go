@@ -101,10 +101,10 @@ func (d *Daemon) Policies(context.Context) ([]api.Policy, error) {
 	out := make([]api.Policy, 0, len(rb.held))
 	for _, s := range rb.slots() {
 		h := rb.held[s]
-		row := api.Policy{Kind: s.Kind, Namespace: s.Namespace, Name: s.Name, Mode: modeEnforce, Source: h.from, Applied: h.applied, YAML: h.Text,
+		row := api.Policy{Kind: s.Kind, Namespace: s.Namespace, Name: s.Name, Mode: policy.ModeEnforce, Source: h.from, Applied: h.applied, YAML: h.Text,
 			Selects: []string{}, Types: []string{}}
 		if s.shadow {
-			row.Mode, row.Shadow = modeShadow, d.shadowRow(rb, s)
+			row.Mode, row.Shadow = policy.ModeShadow, d.shadowRow(rb, s)
 		}
 		if set, err := policy.NewSet(enforced([]policy.Policy{h.Policy})...); err == nil {
 			for _, s := range selected(view, set) {

@@ -300,9 +300,9 @@ func enforcedText(text string) (string, error) {
 		return "", err
 	}
 	lines := strings.SplitAfter(text, "\n")
-	for _, path := range [][]string{{"spec", "mode"}, {"metadata", "annotations", modeAnnotation}} {
+	for _, path := range [][]string{{"spec", "mode"}, {"metadata", "annotations", policy.ModeAnnotation}} {
 		n := nodeAt(&doc, path)
-		if n == nil || n.Value != modeShadow {
+		if n == nil || n.Value != policy.ModeShadow {
 			continue
 		}
 		if n.Line > len(lines) {
@@ -312,7 +312,7 @@ func enforcedText(text string) (string, error) {
 		if n.Column > len(line) {
 			return "", fmt.Errorf("column %d of line %d of its text is not there", n.Column, n.Line)
 		}
-		rest := strings.Replace(string(line[n.Column-1:]), modeShadow, modeEnforce, 1)
+		rest := strings.Replace(string(line[n.Column-1:]), policy.ModeShadow, policy.ModeEnforce, 1)
 		lines[n.Line-1] = string(line[:n.Column-1]) + rest
 	}
 	return strings.Join(lines, ""), nil

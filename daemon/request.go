@@ -17,6 +17,9 @@ const (
 	maxConfirm = 24 * time.Hour
 )
 
+// maxWarnings bounds what one call is warned of.
+const maxWarnings = 100
+
 // planRequest works out what a request would change. The caller holds d.change.
 func (d *Daemon) planRequest(r api.ApplyRequest) (p *plan, err error) {
 	if err := checkRequest(&r); err != nil {
@@ -110,6 +113,7 @@ func (d *Daemon) planApply(r api.ApplyRequest) (*plan, error) {
 			continue
 		}
 		p.held[s] = heldPolicy{f, sourceAPI, p.at}
+		p.warn(&f)
 	}
 	for s, h := range p.before.held {
 		// What is put in force ends the shadow that tried it out.
@@ -119,6 +123,25 @@ func (d *Daemon) planApply(r api.ApplyRequest) (*plan, error) {
 		}
 	}
 	return p, d.planModes(p, r)
+}
+
+// warn tells of what a policy says that may not be meant so.
+func (p *plan) warn(f *policy.Policy) {
+	say := func(format string, args ...any) {
+		if len(p.result.Warnings) < maxWarnings {
+			p.result.Warnings = append(p.result.Warnings, fmt.Sprintf(format, args...))
+		}
+	}
+	for _, w := range f.Warnings {
+		say("%s: %s", f.Source, w)
+	}
+	for _, dir := range []policy.Direction{policy.Ingress, policy.Egress} {
+		for i, r := range f.Rules(dir) {
+			if !r.Expires.IsZero() && !r.Expires.After(p.at) {
+				say("%s: rule %s[%d] ended at %s: it means nothing", f.Source, dir, i, r.Expires.UTC().Format(time.RFC3339))
+			}
+		}
+	}
 }
 
 // planModes adds the modes of a request: of the services it names, or of those its files select.

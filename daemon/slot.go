@@ -20,22 +20,13 @@ func slotOf(p *policy.Policy) slot { return slot{p.Key(), p.Shadow} }
 
 // String gives "Policy shop/cart", "ClusterNetworkPolicy admins", "Policy shop/cart (shadow)".
 func (s slot) String() string {
-	name := s.Kind + " " + s.Namespace + "/" + s.Name
-	if s.Namespace == "" {
-		name = s.Kind + " " + s.Name
-	}
 	if s.shadow {
-		name += shadowMark
+		return s.Key.String() + shadowMark
 	}
-	return name
+	return s.Key.String()
 }
 
 const (
-	modeShadow  = "shadow"
-	modeEnforce = "enforce"
-	// modeAnnotation makes a shadow of kinds whose spec has no mode.
-	modeAnnotation = "bulkhead.dev/mode"
-
 	shadowMark   = " (shadow)"
 	shadowSuffix = "/shadow"
 )

@@ -14,6 +14,7 @@ import (
 	"github.com/bulkhead-firewall/bulkhead/api"
 	"github.com/bulkhead-firewall/bulkhead/firewall"
 	"github.com/bulkhead-firewall/bulkhead/identity"
+	"github.com/bulkhead-firewall/bulkhead/policy"
 )
 
 // Version is what the program was built from.
@@ -116,7 +117,7 @@ func (d *Daemon) losses(c api.Counters) []string {
 
 // Workloads lists what the daemon knows: those of this node with what is in force in them.
 func (d *Daemon) Workloads(context.Context) ([]api.Workload, error) {
-	view, m := d.index.View(), d.modes.Load()
+	rb, view, m := d.rules.Load(), d.index.View(), d.modes.Load()
 	local := map[string]*workload{}
 	for _, w := range d.local() {
 		local[w.id] = w
@@ -130,6 +131,11 @@ func (d *Daemon) Workloads(context.Context) ([]api.Workload, error) {
 		}
 		for _, p := range w.Ports {
 			row.Ports = append(row.Ports, strings.TrimPrefix(fmt.Sprintf("%s=%s/%d", p.Name, p.Protocol, p.Port), "="))
+		}
+		for _, dir := range []policy.Direction{policy.Ingress, policy.Egress} {
+			if len(rb.set.Selecting(w, dir)) > 0 {
+				row.Isolated = append(row.Isolated, dir.String())
+			}
 		}
 		for _, a := range w.Addrs {
 			row.Addrs = append(row.Addrs, a.String())
@@ -154,12 +160,6 @@ func (w *workload) describe(row *api.Workload) {
 		row.Guarded = row.Guarded && ifc.HostIndex != 0
 	}
 	sides := held.spec.Sides
-	if sides.Ingress.Isolated {
-		row.Isolated = append(row.Isolated, "ingress")
-	}
-	if sides.Egress.Isolated {
-		row.Isolated = append(row.Isolated, "egress")
-	}
 	row.Entries = len(sides.Ingress.Entries) + len(sides.Egress.Entries)
 	row.Denied = len(sides.Ingress.Denied) + len(sides.Egress.Denied)
 	if held.err != nil {
