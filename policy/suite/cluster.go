@@ -146,3 +146,21 @@ func Family(client, server Member) (from, to netip.Addr, ok bool) {
 
 // Nodes lists the names of all nodes, sorted.
 func (c *Cluster) Nodes() []string { return slices.Sorted(maps.Keys(c.nodes)) }
+
+// Evaluate is policy.Set's on the views of the nodes that both ends are on.
+func (c *Cluster) Evaluate(set *policy.Set, q policy.Connection) policy.Decision {
+	here, there := c.on(c.nodeOfPeer(q.Client)), c.on(c.nodeOfPeer(q.Server))
+	d := set.Evaluate(here, q)
+	if here != there && q.Server.Kind != identity.VIP {
+		d.Ingress = set.Evaluate(there, q).Ingress
+		d.Verdict = min(d.Egress.Verdict, d.Ingress.Verdict)
+	}
+	return d
+}
+
+func (c *Cluster) nodeOfPeer(p identity.Peer) string {
+	if p.Workload != nil {
+		return p.Workload.Node
+	}
+	return c.nodeOf[p.Addr]
+}
