@@ -114,7 +114,7 @@ type Peer struct {
 
 // ServiceRef names a Kubernetes Service.
 type ServiceRef struct {
-	Name      string `json:"name"`
+	Name      string `json:"name"`                // of the Service
 	Namespace string `json:"namespace,omitempty"` // empty: the policy's own
 }
 

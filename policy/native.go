@@ -19,9 +19,9 @@ func NativeType() reflect.Type { return reflect.TypeFor[nativeDocument]() }
 
 // A Policy says what the selected workloads may and may not do. Its field names are NetworkPolicy's.
 type nativeDocument struct {
-	// bulkhead.dev/v1alpha1.
+	// Always bulkhead.dev/v1alpha1.
 	APIVersion string `json:"apiVersion"`
-	// Policy.
+	// Always Policy.
 	Kind string `json:"kind"`
 	// Name, namespace, labels and annotations.
 	Metadata nativeMeta `json:"metadata"`

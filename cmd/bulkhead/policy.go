@@ -13,7 +13,7 @@ func (a *app) policy() *cobra.Command {
 	}
 	cmd.AddCommand(a.policyGenerate(), a.policyLint(), a.policyDiff(), a.policyApply(), a.policyGet(), a.policyDelete())
 	cmd.AddCommand(a.policyVerdicts())
-	cmd.AddCommand(a.policyConvert(), a.policyEngines())
+	cmd.AddCommand(a.policyConvert(), a.policyEngines(), a.policySchema())
 	cmd.AddCommand(a.policyShadow(), a.policyPromote(), a.policyConfirm(), a.policyHistory(), a.policyRollback())
 	return cmd
 }
