@@ -35,8 +35,12 @@ func (ns *Namespace) Apply(want *Ruleset) (int, error) {
 			return total, err
 		}
 		ns.applied = want
+		ns.names.sure = ns.names.sure && want.spec.names() && !ns.unsure
 		n, err := ns.applySteps(want)
 		total += n
+		if err == nil && want.spec.names() && !ns.names.sure {
+			err = ns.refillNames()
+		}
 		if err == nil {
 			return total, nil
 		}
@@ -79,7 +83,7 @@ func (ns *Namespace) applyOnce(want *Ruleset) (int, error) {
 			return 0, err
 		}
 	}
-	changes := Diff(ns.have, want)
+	changes := ns.withNames(Diff(ns.have, want))
 	revokes := want.spec.Mode == policy.Enforce && (ns.owed || mayRevoke(changes))
 	if len(changes) == 0 && !revokes {
 		return 0, nil
@@ -232,6 +236,7 @@ func (ns *Namespace) union(want *Ruleset) *Ruleset {
 func (ns *Namespace) commit(changes []Change) error {
 	for _, p := range []Place{AtNode, InWorkload} {
 		b := newBatch()
+		b.compat = ns.features.compat
 		for _, c := range changes {
 			if c.Table.Place == p {
 				c.encode(b, ns.features.tableFlags)

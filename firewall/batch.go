@@ -10,6 +10,7 @@ import (
 type batch struct {
 	buf    attrs
 	labels []string // of each message, for errors
+	compat bool     // write rules in the form for older kernels
 }
 
 func newBatch() *batch {

@@ -85,6 +85,9 @@ func namespaceTable(spec Spec, sets []*Set) *Table {
 	t.Sets = slices.Clone(sets)
 	for _, s := range families {
 		t.Sets = append(t.Sets, s.remembered()...)
+		if spec.reads() {
+			t.Sets = append(t.Sets, s.resolverSet(spec))
+		}
 	}
 	t.Chains = slices.Clone(namespaceChains(spec))
 	t.sort()
@@ -97,6 +100,8 @@ type shape struct {
 	mode             policy.Mode
 	egress, ingress  sideShape
 	guarded, atGuard bool
+	names            bool
+	reads, closed    bool // DNS answers
 }
 
 // sideShape is what of a side chains depend on.
@@ -109,7 +114,8 @@ func (spec Spec) shape() shape {
 	side := func(d policy.Direction) sideShape {
 		return sideShape{spec.lists(d), spec.denies(d, false), spec.denies(d, true)}
 	}
-	return shape{mode: spec.Mode, egress: side(policy.Egress), ingress: side(policy.Ingress), guarded: spec.guarded()}
+	return shape{mode: spec.Mode, egress: side(policy.Egress), ingress: side(policy.Ingress), guarded: spec.guarded(),
+		names: spec.names(), reads: spec.reads(), closed: spec.AnswersClosed}
 }
 
 // shapes bounds how many shapes are remembered; the chains of others are made each time.
@@ -150,6 +156,9 @@ func buildNamespaceChains(spec Spec) []*Chain {
 			out = append(out, w.chains()...)
 		}
 	}
+	if spec.reads() {
+		out = append(out, answersChain(spec))
+	}
 	return out
 }
 
@@ -159,6 +168,9 @@ func baseChain(spec Spec, d policy.Direction) *Chain {
 	c := &Chain{Name: "output", Hook: &Hook{Number: hookOutput, Drop: true}}
 	if d == policy.Ingress {
 		c = &Chain{Name: "input", Hook: &Hook{Number: hookInput, Drop: true}}
+		if spec.reads() {
+			c.Rules = append(c.Rules, newRule("", fromPort53(), jumpTo("answers")))
+		}
 	}
 	if spec.birthsOnly(d) {
 		c.Rules = append(c.Rules, newRule("judged at birth", tcpLater(), accept()))

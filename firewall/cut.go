@@ -42,7 +42,7 @@ func (ns *Namespace) cut(ctx context.Context, spec Spec) (int, error) {
 	if len(sockets.open) == 0 {
 		return 0, nil
 	}
-	rights := newRights(spec)
+	rights := ns.rights(spec)
 	n := 0
 	for _, s := range sockets.open {
 		if ctx.Err() != nil {

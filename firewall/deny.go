@@ -128,10 +128,14 @@ func (s site) wide(spec Spec, d policy.Direction, fromPeer, answers bool) [][]cl
 	}
 	n := d.String() + s.digit()
 	pair := s.key(s.addr(fromPeer), protocolField(), port(answers, "th"))
-	return [][]clause{
+	out := [][]clause{
 		append([]clause{s.key(s.addr(fromPeer)).in(n + "_any")}, undenied...),
 		append([]clause{pair.in(n + "_nets")}, undenied...),
 	}
+	if d == policy.Egress && spec.names() {
+		out = append(s.wideNames(spec, fromPeer, answers), out...)
+	}
+	return out
 }
 
 // wideICMP is wide for ICMP. What names types is in typesICMP.
@@ -141,18 +145,26 @@ func (s site) wideICMP(spec Spec, d policy.Direction, fromPeer bool) [][]clause 
 		return [][]clause{undenied}
 	}
 	n := d.String() + s.digit()
-	return [][]clause{
+	out := [][]clause{
 		append([]clause{s.key(s.addr(fromPeer)).in(n + "_any")}, undenied...),
 		append([]clause{s.key(s.addr(fromPeer), protocolField(), port(false, "th")).in(n + "_nets")}, undenied...),
 	}
+	if d == policy.Egress && spec.names() {
+		out = append(s.wideNamesICMP(spec, fromPeer), out...)
+	}
+	return out
 }
 
 func (s site) typesICMP(spec Spec, d policy.Direction, fromPeer bool) [][]clause {
 	if !spec.lists(d) {
 		return nil
 	}
-	in := s.key(s.addr(fromPeer), s.typeField()).in(d.String() + s.digit() + "_icmp")
-	return [][]clause{append(s.undeniedICMP(spec, d, fromPeer), l4(s.icmp(), ""), in)}
+	n, typ := d.String()+s.digit(), s.key(s.addr(fromPeer), s.typeField())
+	out := [][]clause{append(s.undeniedICMP(spec, d, fromPeer), l4(s.icmp(), ""), typ.in(n+"_icmp"))}
+	if d == policy.Egress && spec.names() {
+		out = append(out, append(s.undeniedICMP(spec, d, fromPeer), l4(s.icmp(), ""), typ.in(n+namesSuffix+"_icmp")))
+	}
+	return out
 }
 
 // then ends each of the rules with the same clause.

@@ -166,7 +166,7 @@ func diffSets(have, want *Table) []Change {
 			out = append(out, Change{Op: AddSet, Table: want, Name: s.Name, Set: s})
 			h = &Set{}
 		}
-		if s.Dynamic {
+		if s.filled() {
 			continue
 		}
 		del, add := diffElements(h.Elements, s.Elements)

@@ -250,7 +250,13 @@ func (b *batch) newRule(t *Table, c *Chain, r Rule) {
 	b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, t.Family, label, func(a *attrs) {
 		a.name(unix.NFTA_RULE_TABLE, t.Name)
 		a.name(unix.NFTA_RULE_CHAIN, c.Name)
-		a.nest(unix.NFTA_RULE_EXPRESSIONS, func() { *a = append(*a, r.wire...) })
+		a.nest(unix.NFTA_RULE_EXPRESSIONS, func() {
+			if b.compat && r.compat != nil {
+				*a = append(*a, r.compat...)
+			} else {
+				*a = append(*a, r.wire...)
+			}
+		})
 		if r.Comment != "" {
 			a.bytes(unix.NFTA_RULE_USERDATA, comment(udataRuleComment, r.Comment))
 		}

@@ -39,6 +39,9 @@ func (spec Spec) fragments(v6 bool) fragments {
 // laterFragments lets them pass, to or from the peer.
 func (s site) laterFragments(spec Spec, fromPeer bool, add func(string, ...clause)) {
 	peer := s.key(s.addr(fromPeer))
+	if spec.names() && spec.fragments(s.v6) != fragmentsOfAll {
+		add("", s.laterFragment(), peer.in(namedPeers+s.digit()), accept())
+	}
 	switch spec.fragments(s.v6) {
 	case fragmentsOfAll:
 		add("", s.laterFragment(), accept())

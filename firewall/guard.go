@@ -44,6 +44,12 @@ func guardTable(spec Spec, ifc Interface, sets []*Set) *Table {
 			t.Sets = append(t.Sets, s.served())
 		}
 	}
+	if g.spec.reads() && !g.inside {
+		t.Chains = append(t.Chains, g.answerLogChain())
+		for _, s := range families {
+			t.Sets = append(t.Sets, s.resolverSet(g.spec))
+		}
+	}
 	t.sort()
 	return t
 }

@@ -24,20 +24,34 @@ type clause struct {
 // newRule joins clauses. They come from this file and always encode.
 func newRule(comment string, clauses ...clause) Rule {
 	var text []string
-	var wire attrs
+	var wire, compat attrs
+	differs := false
 	for _, c := range clauses {
 		if c.text != "" {
 			text = append(text, c.text)
 		}
 		for _, e := range c.exprs {
-			data, err := expr.Marshal(unix.NFPROTO_INET, e)
-			if err != nil {
-				panic(fmt.Sprintf("rule %q: %v", strings.Join(text, " "), err))
-			}
+			data := marshal(e, text)
 			wire.nest(unix.NFTA_LIST_ELEM, func() { wire = append(wire, data...) })
+			if q, ok := e.(*expr.Queue); ok {
+				data, differs = marshal(target(q), text), true
+			}
+			compat.nest(unix.NFTA_LIST_ELEM, func() { compat = append(compat, data...) })
 		}
 	}
-	return Rule{Text: strings.Join(text, " "), Comment: comment, wire: wire, canon: canonical(wire)}
+	r := Rule{Text: strings.Join(text, " "), Comment: comment, wire: wire, canon: canonical(wire)}
+	if differs {
+		r.compat, r.compatCanon = compat, canonical(compat)
+	}
+	return r
+}
+
+func marshal(e expr.Any, text []string) []byte {
+	data, err := expr.Marshal(unix.NFPROTO_INET, e)
+	if err != nil {
+		panic(fmt.Sprintf("rule %q: %v", strings.Join(text, " "), err))
+	}
+	return data
 }
 
 // site is where a rule stands: the address family it judges, and whether its table is netdev, which

@@ -16,7 +16,7 @@ import (
 
 // forget deletes from the tables what may no longer be answered, or may no longer answer.
 func (ns *Namespace) forget(tables []*Table, spec Spec) error {
-	r := sync.OnceValue(func() rights { return newRights(spec) })
+	r := sync.OnceValue(func() rights { return ns.rights(spec) })
 	for try := 1; ; try++ {
 		changes, err := ns.stale(tables, r)
 		if err == nil {

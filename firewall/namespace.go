@@ -17,6 +17,7 @@ type Config struct {
 	NetNS      string      // path of the workload's network namespace
 	Node       string      // path of the node's network namespace; empty: the caller's own
 	Interfaces []Interface // whose guards a former daemon may have left
+	Socket     *os.File    // from [Namespace.Hold] of a former daemon, that owns the tables; nil: none
 }
 
 // Namespace is one workload's rules in the kernel: it holds the namespace and owns the tables.
@@ -34,6 +35,7 @@ type Namespace struct {
 	unsure   bool     // something failed: read before the next change
 	applied  *Ruleset // what was last asked for, nil before the first Apply
 	closed   bool
+	names    nameState
 
 	// owed says that rights were taken away and connections may still be there that stood on them:
 	// something failed, or the daemon before us may have ended in the middle.
@@ -66,7 +68,7 @@ func (ns *Namespace) open(cfg Config) (err error) {
 	} else if same {
 		return fmt.Errorf("network namespace %s: it is the node's own; a workload on the host's network gets no rules", cfg.NetNS)
 	}
-	if ns.in, err = openSocket(ns.file, cfg.NetNS); err != nil {
+	if ns.in, err = insideSocket(cfg.Socket, ns.file, cfg.NetNS); err != nil {
 		return err
 	}
 	if ns.at, err = openSocket(ns.node, name); err != nil {

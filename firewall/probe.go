@@ -12,6 +12,8 @@ import (
 type features struct {
 	tableFlags uint32
 	warnings   []string
+	compat     bool // no nft queue: the NFQUEUE target stands in for it
+	noQueue    bool // neither
 }
 
 var kernel struct {
@@ -29,9 +31,9 @@ func probe(s *socket) (features, error) {
 	}
 	tries := []features{
 		{tableFlags: tableOwner | tablePersist},
-		{tableOwner, []string{"this kernel cannot keep owned tables when their owner ends (persist, Linux 6.9): " +
+		{tableFlags: tableOwner, warnings: []string{"this kernel cannot keep owned tables when their owner ends (persist, Linux 6.9): " +
 			"the rules of every workload vanish when bulkheadd stops; do not stop it without draining the node"}},
-		{0, []string{"this kernel knows no table owner (Linux 5.12): a container with CAP_NET_ADMIN can change its own rules"}},
+		{warnings: []string{"this kernel knows no table owner (Linux 5.12): a container with CAP_NET_ADMIN can change its own rules"}},
 	}
 	var err error
 	for _, f := range tries {
@@ -40,6 +42,7 @@ func probe(s *socket) (features, error) {
 		b.newTable(t, f.tableFlags)
 		Change{Op: DeleteTable, Table: t}.encode(b, 0)
 		if err = s.commit(b); err == nil {
+			f.probeQueue(s)
 			kernel.known = &f
 			return f, nil
 		}

@@ -68,7 +68,7 @@ func (s *socket) readSets(t *Table, what string) error {
 		return err
 	}
 	for _, set := range t.Sets {
-		if set.Dynamic {
+		if set.filled() {
 			continue
 		}
 		if err := s.readElements(t, set, what); err != nil {

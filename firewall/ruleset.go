@@ -104,9 +104,16 @@ type Rule struct {
 
 	wire  []byte // NFTA_RULE_EXPRESSIONS
 	canon string // the same without what the kernel changes on the way; see canonical
+
+	// The same for kernels without an expression that wire has, empty where it has none of those.
+	compat      []byte
+	compatCanon string
 }
 
-func (r Rule) same(o Rule) bool { return r.canon == o.canon && r.Comment == o.Comment }
+func (r Rule) same(o Rule) bool {
+	return r.Comment == o.Comment && (r.canon == o.canon ||
+		r.compatCanon != "" && r.compatCanon == o.canon || o.compatCanon != "" && o.compatCanon == r.canon)
+}
 
 func (e Element) compare(o Element) int {
 	if c := strings.Compare(e.Key, o.Key); c != 0 {

@@ -174,6 +174,9 @@ func (s site) judged(spec Spec, sides policy.Sides) []*Set {
 			out = append(out, s.denied(side.dir, has, side.Denied)...)
 		}
 	}
+	if spec.names() {
+		out = append(out, s.nameSets()...)
+	}
 	return append(out, s.fragmentSets(spec, sides)...)
 }
 

@@ -48,6 +48,11 @@ func (s *socket) setUp() error {
 	if err := unix.Bind(s.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
 	}
+	return s.prepare()
+}
+
+// prepare learns the socket's port and sets its options.
+func (s *socket) prepare() error {
 	name, err := unix.Getsockname(s.fd)
 	if err != nil {
 		return err

@@ -21,4 +21,11 @@ type Spec struct {
 	Mode       policy.Mode
 	Sides      policy.Sides
 	Interfaces []Interface
+
+	// Resolvers are the DNS servers that the workload was configured with. Where its egress side names
+	// names, their answers wait until they are read; no others teach anything.
+	Resolvers []netip.Addr
+	// AnswersClosed drops answers that nobody reads: the daemon is away. Otherwise they pass unread, and
+	// names that are known stay open until their elements end.
+	AnswersClosed bool
 }
