@@ -4,8 +4,8 @@
 // [Parse] reads [Policy] documents, [NewSet] makes an immutable [Set] of them, [Set.Evaluate] judges
 // a [Connection] with reasons, and [Set.Entries] says what one workload's namespace must hold. The
 // two agree for every address, protocol and port; a test holds them to it on random input.
-// [Marshal] writes a policy, [Compare] tells two sets apart, [Set.Warnings] says what is probably
-// not meant.
+// [Marshal] writes a policy, [Compare] tells two sets apart. What is probably not meant is said by
+// package lint below this one.
 //
 // Semantics are those of networking.k8s.io/v1 NetworkPolicy; the API's sentence stands above the
 // branch that obeys it, and in sentences_test.go beside a policy and connections. Where the API

@@ -359,6 +359,70 @@ web/front@6 > default/db@6 ICMPv6/129: allow
 web/front@6 > default/db@6 ICMPv6/130: deny
 web/front > default/db TCP/8: deny
 203.0.113.9 > default/db ICMP/0: allow`},
+	{"native: at the same priority a denial wins, and what is isolated stays so", KindPolicy, `
+mode: enforce
+priority: 10
+severity: high
+reason: the database is the shop's heart
+podSelector: {matchLabels: {role: db}}
+ingress:
+- name: api
+  from: [{podSelector: {}}]
+  ports: [{port: 5432}]
+- action: Deny
+  severity: critical
+  reason: it was broken into
+  from: [{podSelector: {matchLabels: {role: api}}}]`, `
+default/api > default/db TCP/5432: deny
+default/bare > default/db TCP/5432: allow
+default/bare > default/db TCP/80: deny
+web/api > default/db TCP/5432: deny
+node > default/db TCP/5432: allow`},
+	{"native: a policy without policyTypes whose rules all deny isolates nothing", KindPolicy, `
+podSelector: {matchLabels: {role: api}}
+egress:
+- action: Deny
+  expires: 2099-12-31
+  severity: low
+  reason: for now
+  to: [{service: {name: db}}]
+  ports: [{port: 5432}]
+- action: Deny
+  to: [{network: metadata}]`, `
+default/api > default/db TCP/5432: deny
+default/api > default/db TCP/80: allow
+default/api > 203.0.113.9 TCP/443: allow
+default/api > 169.254.169.254 TCP/80: deny
+default/bare > default/db TCP/5432: allow
+default/db > default/api TCP/8080: allow`},
+	{"native: a Service stands for the workloads behind it, on their own ports", KindPolicy, `
+podSelector: {matchLabels: {role: api}}
+policyTypes: [Egress]
+egress:
+- to: [{service: {name: db, namespace: default}}]
+  expires: 2099-12-31T18:00:00Z
+- to: [{service: {name: gone}}]`, `
+default/api > default/db TCP/5432: allow
+default/api > 10.96.0.7 TCP/80: allow
+default/api > default/bare TCP/80: deny`},
+	{"native: ingress from a Service is ingress from the workloads behind it", KindPolicy, `
+podSelector: {matchLabels: {role: api}}
+ingress:
+- from: [{service: {name: db}}]
+  expires: 2099-12-31`, `
+default/db > default/api TCP/8080: allow
+default/bare > default/api TCP/8080: deny`},
+	{"native: a DNS name admits the addresses that are known by it", KindPolicy, `
+podSelector: {matchLabels: {role: api}}
+policyTypes: [Egress]
+egress:
+- to: [{dnsName: api.example.com}, {dnsName: "*.cdn.example.com"}]
+  ports: [{port: 443}]`, `
+default/api > 203.0.113.9=api.example.com TCP/443: allow
+default/api > 203.0.113.9=api.example.com TCP/80: deny
+default/api > 203.0.113.9=a.b.cdn.example.com TCP/443: allow
+default/api > 203.0.113.9=cdn.example.com TCP/443: deny
+default/api > 203.0.113.9 TCP/443: deny`},
 }
 
 func TestSentences(t *testing.T) {
@@ -405,7 +469,12 @@ func connection(t *testing.T, v *identity.View, s string) Connection {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Connection{Client: end(t, v, f[0]), Server: end(t, v, f[2]), Protocol: p, Port: uint16(n)}
+	server, name, known := strings.Cut(f[2], "=") // "203.0.113.9=api.example.com": known to the client by that name
+	c := Connection{Client: end(t, v, f[0]), Server: end(t, v, server), Protocol: p, Port: uint16(n)}
+	if known {
+		c.Names = []string{name}
+	}
+	return c
 }
 
 func end(t *testing.T, v *identity.View, s string) identity.Peer {

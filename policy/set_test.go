@@ -209,30 +209,3 @@ func (s *Set) find(t *testing.T, name string) Policy {
 	}
 	return *p
 }
-
-func TestWarnings(t *testing.T) {
-	for name, c := range map[string]struct{ policy, want string }{
-		"nothing to say": {netpol(KindPolicy, "x", apiToDB), ""},
-		"selects nothing": {netpol(KindPolicy, "x", "{podSelector: {matchLabels: {role: dB}}}"),
-			"x.yaml:2: Policy default/x: podSelector role=dB selects no known workload of namespace default"},
-		"host network": {strings.Replace(netpol(KindPolicy, "x", "{podSelector: {matchLabels: {role: frontend}, matchExpressions: [{key: tier, operator: DoesNotExist}]}}"), "{name: x}", "{name: x, namespace: web}", 1),
-			"x.yaml:2: Policy web/x: podSelector role=frontend,!tier matches only workloads in their node's network (2), which no policy can tell from the node; it selects nothing"},
-		"peer": {netpol(KindPolicy, "x", "{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {role: bee}}}, {network: offise}, {network: office}, {namespaceSelector: {}, podSelector: {matchLabels: {role: frontend}, matchExpressions: [{key: tier, operator: DoesNotExist}]}}]}]}"), `
-x.yaml:2: Policy default/x: default/x ingress[0]: pods role=bee matches no known workload
-x.yaml:2: Policy default/x: default/x ingress[0]: network "offise" is not in the configuration; the peer matches nobody; did you mean "office"?
-x.yaml:2: Policy default/x: default/x ingress[0]: pods role=frontend,!tier of namespaces (all) matches only workloads in their node's network (2); they are known by the node's address: use network node, or an ipBlock`},
-		"service port": {netpol(KindPolicy, "x", "{podSelector: {matchLabels: {role: db}}, ingress: [{ports: [{port: 80}, {port: 5432}, {port: 9}]}]}") +
-			netpol(KindPolicy, "y", "{podSelector: {}, policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {role: db}}}], ports: [{port: 80}]}]}"), `
-x.yaml:2: Policy default/x: default/x ingress[0]: TCP/80 is a port of service default/db; its workloads listen on 5432: write TCP/5432
-x.yaml:7: Policy default/y: default/y egress[0]: TCP/80 is a port of service default/db; its workloads listen on 5432: write TCP/5432`},
-		"port name": {netpol(KindPolicy, "x", "{podSelector: {matchLabels: {role: db}}, ingress: [{ports: [{port: sqll}]}]}"),
-			`x.yaml:2: Policy default/x: default/x ingress[0]: no workload that it could mean declares a TCP port named "sqll"; did you mean "sql"?`},
-		"no effect": {netpol(KindPolicy, "x", "{podSelector: {}, policyTypes: [Ingress], egress: [{}]}"),
-			"x.yaml:2: Policy default/x: 1 egress rules without effect: policyTypes does not name Egress"},
-	} {
-		got := strings.Join(setOf(t, c.policy).Warnings(town()), "\n")
-		if diff := cmp.Diff(strings.TrimSpace(c.want), got); diff != "" {
-			t.Errorf("%s: -want +got\n%s", name, diff)
-		}
-	}
-}

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/tools/txtar"
+	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/bulkhead-firewall/bulkhead/identity"
 	"github.com/bulkhead-firewall/bulkhead/kube"
