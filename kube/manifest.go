@@ -88,8 +88,8 @@ type loader struct {
 	services map[string]identity.KubeService
 	seen     map[string]string // kind and name → file:line
 	errs     []error
+	holds    Holds           // the file that is being read
 	kinds    map[string]bool // kinds that are not read: do they look like a policy's, mistyped?
-	policies bool            // the file has policies, or what looks like one
 }
 
 func newLoader() *loader {
@@ -139,8 +139,11 @@ func (l *loader) take(o object) error {
 		return l.service(o)
 	case !hasGroup && o.kind == "Node":
 		return l.node(o)
+	case isSuite(o.kind):
+		l.holds.Tests = true
+		return nil
 	case isPolicy(group, o.kind):
-		l.policies = true
+		l.holds.Policies = true
 		d, err := o.document()
 		l.inv.Policies = append(l.inv.Policies, d)
 		return err
@@ -150,13 +153,18 @@ func (l *loader) take(o object) error {
 		near = policy.Nearest(o.kind, policyKinds) != ""
 		l.kinds[o.kind] = near
 	}
-	l.policies = l.policies || near
+	l.holds.Policies = l.holds.Policies || near
 	l.note(o, "not read; Namespace, Pod, Service, Node and policies are")
 	return nil
 }
 
 // suiteKind is a file of tests, which package policy/suite reads.
 const suiteKind = "PolicyTest"
+
+// isSuite says whether a kind is that of tests, or is meant to be.
+func isSuite(kind string) bool {
+	return kind != "PolicyList" && policy.Nearest(kind, []string{suiteKind}) != ""
+}
 
 var policyKinds = []string{policy.KindPolicy, policy.KindNetworkPolicy, policy.KindClusterNetworkPolicy,
 	policy.KindAdminNetworkPolicy, policy.KindBaselineAdminNetworkPolicy}
@@ -169,7 +177,7 @@ func isPolicy(group, kind string) bool {
 	}
 	switch group {
 	case "bulkhead.dev":
-		return kind != suiteKind
+		return true
 	case "networking.k8s.io":
 		return !slices.Contains([]string{"Ingress", "IngressClass", "IPAddress", "ServiceCIDR"}, kind)
 	}

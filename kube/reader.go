@@ -6,12 +6,18 @@ type Reader struct{ l *loader }
 // NewReader has read nothing yet.
 func NewReader() *Reader { return &Reader{newLoader()} }
 
-// Add reads one file; name is for messages. It returns whether the file holds anything that package
-// policy should read or refuse: policies, and kinds that look like one mistyped.
-func (r *Reader) Add(name string, data []byte) bool {
-	r.l.policies = false
+// Holds says what a file has in it that other packages read, or should refuse: kinds that look like
+// one of theirs mistyped count too.
+type Holds struct {
+	Policies bool // for package policy
+	Tests    bool // for package policy/suite
+}
+
+// Add reads one file; name is for messages.
+func (r *Reader) Add(name string, data []byte) Holds {
+	r.l.holds = Holds{}
 	r.l.add(name, data)
-	return r.l.policies
+	return r.l.holds
 }
 
 // Inventory is all that was added. Errors: as of [ParseManifests].

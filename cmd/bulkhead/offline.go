@@ -2,10 +2,7 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"slices"
 
-	"github.com/bulkhead-firewall/bulkhead/identity"
 	"github.com/bulkhead-firewall/bulkhead/kube"
 	"github.com/bulkhead-firewall/bulkhead/policy"
 	"github.com/bulkhead-firewall/bulkhead/policy/suite"
@@ -15,18 +12,20 @@ import (
 type offline struct {
 	set     *policy.Set
 	cluster *suite.Cluster
+	tests   []suite.File
 	notes   []string // what was left out of the files and why, with file:line
 }
 
-// readOffline reads policies and inventory from the same files, in any mixture: Kubernetes manifests,
-// policies of every kind, and what `bulkhead workloads -o json` prints. Nothing comes back unless all
-// of it could be read. Errors: those of all files, joined, each with file:line.
+// readOffline reads policies, inventory and tests from the same files, in any mixture: Kubernetes
+// manifests, policies of every kind, tests of policies, and what `bulkhead workloads -o json` prints.
+// Nothing comes back unless all of it could be read. Errors: those of all files, joined, each with file:line.
 func (a *app) readOffline(paths []string) (*offline, error) {
 	files, err := a.readFiles(paths)
 	if err != nil {
 		return nil, badInput(err)
 	}
 	var policies []policy.Policy
+	var tests []suite.File
 	var errs []error
 	in := kube.NewReader()
 	for _, f := range files {
@@ -35,7 +34,12 @@ func (a *app) readOffline(paths []string) (*offline, error) {
 			errs = append(errs, importWorkloads(in, f.Name, data))
 			continue
 		}
-		if !in.Add(f.Name, data) {
+		holds := in.Add(f.Name, data)
+		if holds.Tests {
+			found, err := suite.Parse(f.Name, data)
+			tests, errs = append(tests, found...), append(errs, err)
+		}
+		if !holds.Policies {
 			continue
 		}
 		list, err := policy.ParseAmong(f.Name, data)
@@ -50,11 +54,11 @@ func (a *app) readOffline(paths []string) (*offline, error) {
 	if err != nil {
 		return nil, badInput(err)
 	}
-	view, err := viewOf(inv)
+	view, err := inv.View()
 	if err != nil {
 		return nil, badInput(err)
 	}
-	return &offline{set: set, cluster: suite.NewCluster(view), notes: inv.Notes}, nil
+	return &offline{set: set, cluster: suite.NewCluster(view), tests: tests, notes: inv.Notes}, nil
 }
 
 // badInput gives an error of the input the exit code that says so.
@@ -72,32 +76,3 @@ func join(errs []error) error {
 	}
 	return errors.Join(out...)
 }
-
-// viewOf makes the picture that an inventory gives, with upstream's built-in rules: the node may talk
-// to its own pods, and DNS has no rule of its own. Nodes and pods without an address get some, as the
-// lab gives them. Errors: two running pods with one address.
-func viewOf(inv *kube.Inventory) (*identity.View, error) {
-	if err := inv.Complete(); err != nil {
-		return nil, err
-	}
-	ix := identity.NewIndex("")
-	ix.SetBuiltIns(true, false)
-	ix.SetNamespaceLabels(inv.Namespaces)
-	ix.SetNodes(inv.Nodes)
-	ix.SetServices(inv.Services)
-	for i := range inv.Services {
-		if s := &inv.Services[i]; s.Namespace == "kube-system" && slices.Contains(dnsServices, s.Name) {
-			ix.SetResolvers(s.Addrs)
-		}
-	}
-	for _, w := range inv.Workloads {
-		ix.Upsert(w)
-	}
-	if n := ix.Refused(); n > 0 {
-		return nil, fmt.Errorf("inventory: %d workloads, addresses or Services are beyond what is read of one cluster", n)
-	}
-	return ix.View(), nil
-}
-
-// dnsServices are the names under which clusters run their resolver.
-var dnsServices = []string{"kube-dns", "coredns", "rke2-coredns-rke2-coredns"}

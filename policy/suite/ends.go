@@ -13,8 +13,16 @@ import (
 	"github.com/bulkhead-firewall/bulkhead/policy"
 )
 
-// ErrUnknown is what errors of names that mean nobody wrap.
+// ErrUnknown is what errors of names that mean nobody are.
 var ErrUnknown = errors.New("nobody of that name")
+
+// unknown is such an error, in a sentence of its own.
+type unknown string
+
+func (u unknown) Error() string        { return string(u) }
+func (u unknown) Is(target error) bool { return target == ErrUnknown }
+
+func nobody(format string, args ...any) error { return unknown(fmt.Sprintf(format, args...)) }
 
 // probeEnd finds an end of a probe as the lab does: "namespace/pod", an address, a node, a Service
 // (its first address), a pod's bare name. Errors: ErrUnknown, or a name that is known and can have
@@ -35,7 +43,7 @@ func (c *Cluster) probeEnd(name string) (Member, error) {
 	if w := c.bare[name]; w != nil {
 		return c.workload(w)
 	}
-	return Member{}, fmt.Errorf("%s: no pod, node or Service of the inventory, and no address: %w", name, ErrUnknown)
+	return Member{}, nobody("%s: no pod, node or Service of the inventory, and no address", name)
 }
 
 func (c *Cluster) workload(w *identity.Workload) (Member, error) {
@@ -108,7 +116,7 @@ func (c *Cluster) Find(name string, other []Member) ([]Member, error) {
 	}
 	namespace, rest, found := strings.Cut(name, "/")
 	if !found || namespace == "" || rest == "" {
-		return nil, fmt.Errorf("%q: want namespace/name, an address, node or world%s: %w", name, c.hint(name), ErrUnknown)
+		return nil, nobody("%q: want namespace/name, an address, node or world%s", name, c.hint(name))
 	}
 	if w := c.pods[name]; w != nil {
 		return one(c.workload(w))
@@ -122,7 +130,7 @@ func (c *Cluster) Find(name string, other []Member) ([]Member, error) {
 	if len(c.vips[name]) > 0 {
 		return c.vip(name)
 	}
-	return nil, fmt.Errorf("%q: no pod, service or Service of that name%s: %w", name, c.hint(name), ErrUnknown)
+	return nil, nobody("%q: no pod, service or Service of that name%s", name, c.hint(name))
 }
 
 func one(m Member, err error) ([]Member, error) {
@@ -144,7 +152,7 @@ func members(list []*identity.Workload) []Member {
 
 func (c *Cluster) vip(service string) ([]Member, error) {
 	if len(c.vips[service]) == 0 {
-		return nil, fmt.Errorf("%q: no Service of that name has an address: %w", service, ErrUnknown)
+		return nil, nobody("%q: no Service of that name has an address", service)
 	}
 	return []Member{{Addrs: c.vips[service], VIP: true}}, nil
 }
@@ -179,7 +187,7 @@ func (c *Cluster) labelled(namespace, selector string) ([]Member, error) {
 	if found := members(out); len(found) > 0 {
 		return found, nil
 	}
-	return nil, fmt.Errorf("%q: no workload of namespace %s has these labels: %w", namespace+"/"+selector, namespace, ErrUnknown)
+	return nil, nobody("%q: no workload of namespace %s has these labels", namespace+"/"+selector, namespace)
 }
 
 // hint is the nearest name that is known.
@@ -197,7 +205,7 @@ func (c *Cluster) hint(name string) string {
 	known = append(known, c.Nodes()...)
 	slices.Sort(known)
 	if near := policy.Nearest(name, slices.Compact(known)); near != "" {
-		return fmt.Sprintf("; did you mean %q", near)
+		return fmt.Sprintf("; did you mean %q?", near)
 	}
 	return ""
 }
