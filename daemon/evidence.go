@@ -40,7 +40,6 @@ type StoredEvidence struct {
 	Phases []ServicePhase `json:"phases,omitempty"`
 
 	After uint64 `json:"after,omitempty"` // it takes force by itself on so many connections; 0: it does not
-	Armed string `json:"armed,omitempty"` // by whom
 }
 
 // ShadowEdge is an edge on which a shadow and what is in force differ.

@@ -13,18 +13,22 @@ import (
 
 // What made a generation, for the history.
 const (
-	causeApply     = "apply"
-	causeDelete    = "delete"
-	causePromote   = "promote"
-	causeEvidence  = "promoted on evidence"
-	causeRollback  = "rollback"
-	causeRefused   = "not wanted"
-	causeDeadline  = "not confirmed"
-	causeMode      = "mode"
-	causeFiles     = "policyDir"
-	maxFileNames   = 20   // of a generation's files
-	maxMessage     = 1000 // bytes
-	maxChangeNames = 100_000
+	causeApply    = "apply"
+	causeDelete   = "delete"
+	causePromote  = "promote"
+	causeEvidence = "promoted on evidence"
+	causeRollback = "rollback"
+	causeRefused  = "not wanted"
+	causeDeadline = "not confirmed"
+	causeMode     = "mode"
+	causeFiles    = "policyDir"
+)
+
+// What the history takes of a caller's words.
+const (
+	maxFileNames = 20   // of a generation's files
+	maxFileName  = 4096 // bytes; PATH_MAX of linux/limits.h
+	maxMessage   = 1000 // bytes
 )
 
 // plan is a change of policies and modes on its way: it is filled with what is wanted, finish works
@@ -38,6 +42,7 @@ type plan struct {
 	before *rulebook
 	held   map[slot]heldPolicy // what is wanted
 	fresh  []policy.Policy     // what the request brought
+	arm    map[slot]uint64     // shadows that are to take force by themselves on so many connections
 	fit    *modes              // modes before
 	modes  *modes              // wanted
 

@@ -54,6 +54,7 @@ func (d *Daemon) stand(p *plan) {
 		d.generation.Store(g.Number)
 		d.newest.Store(g.Time.UnixNano())
 	}
+	d.shadows.arm(p.arm)
 	if p.change.Pending != nil {
 		d.setPending(*p.change.Pending)
 	}
@@ -68,7 +69,11 @@ func (d *Daemon) use(ctx context.Context, p *plan) int {
 	d.lockBaselines()
 	begin := d.now()
 	// Stored is in force: a caller who hangs up does not keep it from the workloads.
-	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWait)
+	limit := settleWait
+	if p.confirm > 0 { // the deadline must find nobody waiting here
+		limit = min(limit, p.confirm)
+	}
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	held := d.settle(wait, p.cause)
 	d.log.Info("in force", "generation", d.generation.Load(), "reason", p.cause, "count", held, "took", d.now().Sub(begin))

@@ -63,28 +63,28 @@ func (p *plan) promote(key policy.Key) error {
 // planArm changes no policy: the shadows take force when their evidence speaks for it.
 func (d *Daemon) planArm(from *plan, of []slot, after uint64) (*plan, error) {
 	p := d.newPlan(causePromote)
-	p.change.Evidence = map[string]*StoredEvidence{}
+	p.arm, p.change.Evidence = map[slot]uint64{}, map[string]*StoredEvidence{}
 	for _, at := range of {
-		e := d.shadows.arm(at, after)
+		e := d.shadows.of(at)
 		if e == nil {
 			return nil, api.Errorf(api.NotFound, "%s has seen nothing yet; ask again", at)
 		}
-		p.change.Evidence[at.store()] = e
+		e.After = after
+		p.arm[at], p.change.Evidence[at.store()] = after, e
 	}
 	p.result.Missing = d.missing(from.before, of, after)
 	return p, nil
 }
 
-// arm makes a shadow take force by itself, and gives its evidence.
-func (s *shadows) arm(at slot, after uint64) *StoredEvidence {
+// arm makes shadows take force by themselves.
+func (s *shadows) arm(of map[slot]uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.seen[at]
-	if e == nil {
-		return nil
+	for at, after := range of {
+		if e := s.seen[at]; e != nil {
+			e.After = after
+		}
 	}
-	e.After = after
-	return e.stored()
 }
 
 // promoteArmed puts those shadows in force that waited for evidence and have it now.

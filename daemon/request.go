@@ -60,6 +60,11 @@ func (d *Daemon) planRequest(r api.ApplyRequest) (p *plan, err error) {
 // checkRequest refuses what says two things at once, or nothing.
 func checkRequest(r *api.ApplyRequest) error {
 	bad := func(format string, args ...any) error { return api.Errorf(api.BadRequest, format, args...) }
+	for _, f := range r.Files {
+		if len(f.Name) > maxFileName {
+			return bad("a file's name of %d bytes, bound %d", len(f.Name), maxFileName)
+		}
+	}
 	switch {
 	case len(r.Message) > maxMessage:
 		return bad("message of %d bytes, bound %d", len(r.Message), maxMessage)
@@ -116,13 +121,24 @@ func (d *Daemon) planApply(r api.ApplyRequest) (*plan, error) {
 		p.warn(&f)
 	}
 	for s, h := range p.before.held {
-		// What is put in force ends the shadow that tried it out.
-		superseded := s.shadow && wanted[slot{s.Key, false}] && !wanted[s]
-		if h.from == sourceAPI && (r.Prune && !wanted[s] || superseded) {
+		if h.from == sourceAPI && !wanted[s] && (r.Prune && p.pruned(s, &r, wanted) || p.superseded(s, wanted)) {
 			delete(p.held, s)
 		}
 	}
 	return p, d.planModes(p, r)
+}
+
+// pruned says that a policy goes because the files do not have it. One whose shadow they have stays.
+func (p *plan) pruned(s slot, r *api.ApplyRequest, wanted map[slot]bool) bool {
+	return s.shadow || !r.Shadow && !wanted[slot{s.Key, true}]
+}
+
+// superseded says that a shadow ends because another text is put in force in its place. Where the one
+// in force is only said again, its shadow goes on.
+func (p *plan) superseded(s slot, wanted map[slot]bool) bool {
+	now := slot{Key: s.Key}
+	before, held := p.before.held[now]
+	return s.shadow && wanted[now] && !(held && before.same(p.held[now]))
 }
 
 // warn tells of what a policy says that may not be meant so.

@@ -97,6 +97,20 @@ func TestShadow(t *testing.T) {
 		t.Errorf("put in force: %+v", r)
 	}
 	d.wantRows("a shadow ends with what is put in force", "cart=db")
+
+	// Said again, what is in force leaves its shadow alone. Pruning as shadows takes only shadows; a
+	// policy whose shadow is in the files stays.
+	d.do(api.ApplyRequest{Files: []api.File{allowing("cart", "ad"), allowing("old", "ad")}, Shadow: true})
+	d.do(api.ApplyRequest{Files: []api.File{allowing("cart", "db")}})
+	d.wantRows("said again", "cart=db cart=ad? old=ad?")
+	d.do(api.ApplyRequest{Files: []api.File{allowing("cart", "ad")}, Shadow: true, Prune: true})
+	d.wantRows("pruned as shadows", "cart=db cart=ad?")
+	marked := allowing("cart", "ad")
+	marked.Data = strings.Replace(marked.Data, "name: cart,", "annotations: {bulkhead.dev/mode: shadow}, name: cart,", 1)
+	d.do(api.ApplyRequest{Files: []api.File{marked}, Prune: true})
+	d.wantRows("pruned", "cart=db cart=ad?")
+	d.do(api.ApplyRequest{Files: []api.File{allowing("new", "ad")}, Prune: true})
+	d.wantRows("pruned of both", "new=ad")
 }
 
 // TestPromote: a shadow takes force on evidence only, by itself where it was told to, or because a
@@ -158,6 +172,9 @@ func TestPromote(t *testing.T) {
 	file.Data = strings.Replace(file.Data, "name: cart,", "annotations: {bulkhead.dev/mode: shadow}, name: cart,", 1)
 	d.do(api.ApplyRequest{Files: []api.File{file}, Shadow: true})
 	promote.Now, promote.After = false, 9
+	if _, err := d.client.Preview(ctx, promote); err != nil || d.shadow("cart").After != 0 {
+		t.Errorf("a preview armed it: %v", err)
+	}
 	if r := d.do(promote); len(r.Missing) == 0 || len(r.Created) != 0 {
 		t.Errorf("armed: %+v", r)
 	}

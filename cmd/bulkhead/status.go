@@ -33,13 +33,23 @@ func (a *app) printStatus(s api.Status) error {
 	sort.Strings(modes)
 	c := s.Counters
 	fmt.Fprintf(a.out, "daemon     bulkheadd %s on %s, pid %d, up %s, kernel %s\n", s.Version, s.Node, s.PID, age(s.Started), s.Kernel)
-	fmt.Fprintf(a.out, "guards     %s of %s, %s in force\n", plural(s.Workloads, "workload", "workloads"),
-		plural(s.Services, "service", "services"), plural(s.Policies, "policy", "policies"))
+	shadows := ""
+	if s.Shadows > 0 {
+		shadows = ", " + plural(s.Shadows, "shadow", "shadows")
+	}
+	fmt.Fprintf(a.out, "guards     %s of %s, %s in force%s, generation %d\n", plural(s.Workloads, "workload", "workloads"),
+		plural(s.Services, "service", "services"), plural(s.Policies, "policy", "policies"), shadows, s.Generation)
 	fmt.Fprintf(a.out, "modes      %s\n", strings.Join(modes, ", "))
 	fmt.Fprintf(a.out, "graph      %s\n", plural(s.Edges, "edge", "edges"))
 	fmt.Fprintf(a.out, "verdicts   %d denied, %d would be denied, %d alerts\n", c.Denied, c.WouldDeny, c.Alerts)
 	fmt.Fprintf(a.out, "flow log   %d records, %d lost, %d malformed, %d over the bound\n", c.Records, c.Lost, c.Malformed, c.Overflow)
 	fmt.Fprintf(a.out, "kernel     %d transactions\n", c.Transactions)
+	if p := s.Pending; p != nil {
+		fmt.Fprintf(a.out, "waits      generation %d of %s is undone in %.0fs unless: bulkhead policy confirm\n", p.Generation, p.Who, p.Seconds)
+	}
+	for _, e := range s.Expiring {
+		fmt.Fprintf(a.out, "ends       %s\n", e)
+	}
 	for _, w := range s.Warnings {
 		fmt.Fprintf(a.out, "warning    %s\n", w)
 	}
