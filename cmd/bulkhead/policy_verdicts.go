@@ -30,7 +30,7 @@ any mixture of files. Probes are a JSON array of
 and the answer is the same array with "egress", "ingress" and "verdict" ("allow" or "deny") and the
 "reasons", or with "error" where there can be no verdict. It is what "bulkhead-lab probe" finds with
 real packets: the node may talk to its own pods, DNS needs a rule like everything else, an address that
-nobody has is the world.`,
+nobody has is the world. Exits with 1 where a name is nobody's.`,
 		Example: "  bulkhead policy verdicts -f policies/ -f cluster.yaml --probes probes.json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -48,11 +48,14 @@ nobody has is the world.`,
 			if err != nil {
 				return err
 			}
-			answers, err := ask(off, list)
-			if err != nil {
-				return badInput(err)
+			answers := make([]suite.Answer, len(list))
+			for i := range list {
+				answers[i] = off.cluster.Ask(off.set, &list[i])
 			}
-			return writeAnswers(a.out, list, answers)
+			if err := writeAnswers(a.out, list, answers); err != nil {
+				return err
+			}
+			return nobody(list, answers)
 		},
 	}
 	filesFlag(cmd, &paths)
@@ -83,22 +86,26 @@ func (a *app) readProbes(name string) ([]suite.Probe, error) {
 	return suite.ParseProbes(name, data)
 }
 
-// maxUnknown is how many names that nobody has are told.
+// maxUnknown is how many probes to nobody are told.
 const maxUnknown = 20
 
-// ask answers every probe, or says which of them name nobody.
-func ask(off *offline, probes []suite.Probe) ([]suite.Answer, error) {
-	answers := make([]suite.Answer, len(probes))
+// nobody is the error of probes with an end that the inventory does not know, most likely a mistyped
+// one. Their answers say so too, and the others have their verdicts.
+func nobody(probes []suite.Probe, answers []suite.Answer) error {
 	var errs []error
-	for i := range probes {
-		var err error
-		if answers[i], err = off.cluster.Ask(off.set, &probes[i]); err != nil {
-			if errs = append(errs, err); len(errs) == maxUnknown {
-				break
-			}
+	n := 0
+	for i := range answers {
+		if !errors.Is(answers[i].Err, suite.ErrUnknown) {
+			continue
+		}
+		if n++; n <= maxUnknown {
+			errs = append(errs, fmt.Errorf("%s: %w", probes[i].Place(), answers[i].Err))
 		}
 	}
-	return answers, errors.Join(errs...)
+	if n > maxUnknown {
+		errs = append(errs, fmt.Errorf("and %d more probes with an end that nobody has", n-maxUnknown))
+	}
+	return errors.Join(errs...)
 }
 
 // writeAnswers writes one probe a line, so that two answers can be compared with diff.

@@ -244,18 +244,19 @@ func (p *Probe) readPort(value json.RawMessage) error {
 // Answer is what policy says to a probe.
 type Answer struct {
 	Decision policy.Decision
-	Err      error // there can be no verdict: no family in common, a port's name that the server has not
+	// Err says why there can be no verdict: nobody of that name (ErrUnknown), no family in common, a
+	// port's name that the server has not.
+	Err error
 }
 
-// Ask puts a probe to a set. Errors: ErrUnknown for an end that nobody has, with the probe's place; all
-// else that keeps a probe from a verdict is part of the answer.
-func (c *Cluster) Ask(set *policy.Set, p *Probe) (Answer, error) {
+// Ask puts a probe to a set.
+func (c *Cluster) Ask(set *policy.Set, p *Probe) Answer {
 	d, err := c.ask(set, p)
-	if errors.Is(err, ErrUnknown) {
-		return Answer{}, fmt.Errorf("%s: %w", p.place, err)
-	}
-	return Answer{d, err}, nil
+	return Answer{d, err}
 }
+
+// Place is where the probe was read: "probes.json:14".
+func (p *Probe) Place() string { return p.place }
 
 func (c *Cluster) ask(set *policy.Set, p *Probe) (policy.Decision, error) {
 	var none policy.Decision
