@@ -29,7 +29,7 @@ func (spec Spec) reads() bool { return len(spec.Sides.Egress.Names) > 0 && len(s
 // answersChain gives answers of the workload's resolvers to the queue. That is a verdict: what comes
 // back from the queue is accepted. So only what the other chains would accept goes there: datagrams
 // that answer what was sent, segments of connections that were judged at birth, and where segments are
-// judged, those whose pair is allowed.
+// judged, those whose pair an exact key allows.
 func answersChain(spec Spec) *Chain {
 	c := &Chain{Name: "answers"}
 	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
@@ -38,17 +38,12 @@ func answersChain(spec Spec) *Chain {
 		from := s.key(s.addr(true)).in("resolvers" + s.digit())
 		add("", udp(), s.key(s.addr(true), port(true, "udp"), port(false, "udp")).in("clients"+s.digit()), from,
 			atMost(answersPerSecond), queue(spec))
-		if spec.birthsOnly(policy.Ingress) {
+		switch {
+		case spec.birthsOnly(policy.Ingress):
 			add("", tcpLater(), from, atMost(answersPerSecond), queue(spec))
-			continue
-		}
-		rights := s.wide(spec, policy.Egress, true, true)
-		if spec.lists(policy.Egress) {
-			exact := s.key(s.addr(true), protocolField(), port(true, "tcp")).in(policy.Egress.String() + s.digit())
-			rights = append([][]clause{{exact}}, rights...)
-		}
-		for _, r := range rights {
-			add("", append(append([]clause{tcpLater(), from}, r...), atMost(answersPerSecond), queue(spec))...)
+		case spec.lists(policy.Egress):
+			allowed := s.key(s.addr(true), protocolField(), port(true, "tcp")).in(policy.Egress.String() + s.digit())
+			add("", tcpLater(), from, allowed, atMost(answersPerSecond), queue(spec))
 		}
 	}
 	return c

@@ -79,6 +79,13 @@ func shopDenied(s policy.Sides) policy.Sides {
 	return s
 }
 
+// shopNamed allows a name too.
+func shopNamed(spec Spec) Spec {
+	spec.Sides.Egress.Names = []policy.NameEntry{{Name: "api.example.com", Protocol: identity.TCP, Port: 443, EndPort: 443}}
+	spec.Resolvers = []netip.Addr{netip.MustParseAddr("10.1.0.53"), netip.MustParseAddr("fd00:1::53")}
+	return spec
+}
+
 // goldens are the specs whose rulesets are written down, two files each: the namespace and the guard.
 var goldens = []struct {
 	name string
@@ -95,6 +102,9 @@ var goldens = []struct {
 	{"deny-unguarded", Spec{Mode: policy.Enforce, Sides: shopDenied(shopSides()), Interfaces: []Interface{shopInterface("")}}},
 	{"deny-open", Spec{Mode: policy.Enforce, Sides: shopDenied(policy.Sides{}), Interfaces: []Interface{shopInterface("host0")}}},
 	{"deny-open-unguarded", Spec{Mode: policy.Enforce, Sides: shopDenied(policy.Sides{}), Interfaces: []Interface{shopInterface("")}}},
+	{"names", shopNamed(Spec{Mode: policy.Enforce, Sides: shopSides(), Interfaces: []Interface{shopInterface("host0")}})},
+	{"names-deny-unguarded", shopNamed(Spec{Mode: policy.Enforce, Sides: shopDenied(shopSides()), Interfaces: []Interface{shopInterface("")}})},
+	{"names-learn", shopNamed(Spec{Mode: policy.Learn, Sides: shopSides(), Interfaces: []Interface{shopInterface("host0")}})},
 	{"deny-open-alert", Spec{Mode: policy.AlertMode, Sides: shopDenied(policy.Sides{}), Interfaces: []Interface{shopInterface("host0")}}},
 }
 
@@ -139,6 +149,10 @@ func unordered(nft string) string {
 		return "elements = { " + strings.Join(list, ", ") + " }"
 	})
 	nft = regexp.MustCompile(`(?m) # progname .*|^\tflags owner\n\n?`).ReplaceAllString(nft, "")
+	// Where the NFQUEUE target stands in for nft's queue, nft prints it in the words of iptables, with
+	// complaints about a family that it does not know.
+	nft = regexp.MustCompile(`(?m)^# Warning: .*\n|libxtables: .*\n`).ReplaceAllString(nft, "")
+	nft = strings.ReplaceAll(nft, "queue num 4711 bypass", "queue flags bypass to 4711")
 	blocks := strings.Split(strings.TrimSuffix(strings.TrimSpace(nft), "}"), "\n\n")
 	head, first, _ := strings.Cut(blocks[0], "\n")
 	blocks[0] = first

@@ -92,7 +92,7 @@ func (s *Set) flagNames() []string {
 	if s.Dynamic {
 		f = append(f, "dynamic")
 	}
-	if s.Timeout > 0 {
+	if s.Timeout > 0 && len(f) > 0 { // alone, the timeout itself says it
 		f = append(f, "timeout")
 	}
 	return f
