@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 
+	"github.com/bulkhead-firewall/bulkhead/api"
 	"github.com/bulkhead-firewall/bulkhead/kube"
 	"github.com/bulkhead-firewall/bulkhead/policy"
 	"github.com/bulkhead-firewall/bulkhead/policy/suite"
@@ -24,6 +25,10 @@ func (a *app) readOffline(paths []string) (*offline, error) {
 	if err != nil {
 		return nil, badInput(err)
 	}
+	return parseOffline(files)
+}
+
+func parseOffline(files []api.File) (*offline, error) {
 	var policies []policy.Policy
 	var tests []suite.File
 	var errs []error

@@ -164,3 +164,18 @@ func (c *Cluster) nodeOfPeer(p identity.Peer) string {
 	}
 	return c.nodeOf[p.Addr]
 }
+
+// Service lists the workloads of a service that own an address.
+func (c *Cluster) Service(s identity.Service) []Member { return members(c.services[s]) }
+
+// Pod is a workload by "namespace/name"; false: not known, or it owns no address.
+func (c *Cluster) Pod(name string) (Member, bool) {
+	w := c.pods[name]
+	if w == nil || len(w.Addrs) == 0 {
+		return Member{}, false
+	}
+	return Member{Workload: w, Node: w.Node, Addrs: w.Addrs}, true
+}
+
+// Peer is the member by its first address, as its own node sees it.
+func (c *Cluster) Peer(m Member) identity.Peer { return m.peer(c.on(m.Node), m.Addrs[0]) }
