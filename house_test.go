@@ -27,6 +27,8 @@ var rooms = map[string][]string{
 	"api":      {},
 	"cni":      {"api"},
 	"runtimes": {},
+	"holder":   {},
+	"gossip":   {},
 }
 
 // only says which outside modules belong to one room alone.

@@ -42,6 +42,7 @@ type Config struct {
 	AlertLogSize       int64                     // alertLogSize: MiB at which the file is rotated
 	LabelOrder         []string                  // labelOrder: labels that name a service, first found wins; empty: the built-in order
 	LogLevel           string                    // logLevel: debug, info, warn, error
+	Holder             string                    // holder: unix socket of bulkheadd holder, which keeps containers from changing their rules while the daemon is away; "" does without
 	Group              string                    // group: numeric id or name of the group that may use the socket; "" root only
 }
 
@@ -68,6 +69,7 @@ func DefaultConfig() Config {
 		AlertLog:           "/var/log/bulkhead/alerts.jsonl",
 		AlertLogSize:       64,
 		LogLevel:           "info",
+		Holder:             "/run/bulkhead/holder.sock",
 	}
 }
 
@@ -81,7 +83,7 @@ func (c *Config) fields() map[string]any {
 		"containerd": &c.Containerd, "podman": &c.Podman,
 		"resolvers": &c.Resolvers, "networks": &c.Networks, "podBlocks": &c.PodBlocks,
 		"alertLog": &c.AlertLog, "alertLogSize": &c.AlertLogSize, "labelOrder": &c.LabelOrder,
-		"logLevel": &c.LogLevel, "group": &c.Group,
+		"logLevel": &c.LogLevel, "holder": &c.Holder, "group": &c.Group,
 	}
 }
 

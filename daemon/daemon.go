@@ -59,6 +59,7 @@ type Daemon struct {
 	runtimes *runtimes.Sources
 	counters counters
 	traces   traces
+	holding  holding
 
 	// change is held through a change of policies, modes or inventory, from looking at what is there
 	// to the new state being in force; rules and modes are read without it.
@@ -171,6 +172,7 @@ func (d *Daemon) work(ctx context.Context) error {
 	go func() { defer late.Done(); d.routineLearned(life) }()
 
 	group, gctx := errgroup.WithContext(ctx)
+	d.openHolder()
 	err := d.adopt(gctx)
 	if err == nil {
 		group.Go(func() error { return d.routineNode(gctx) })

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -375,6 +376,9 @@ func (o *output) String() string {
 // config writes a configuration with the lines given over the tests' own.
 func (n *node) config(lines ...string) string {
 	n.t.Helper()
+	if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "holder:") }) {
+		lines = append(lines, `holder: ""`)
+	}
 	text := fmt.Sprintf("socket: %[1]s/api.sock\nnode: %[2]s\nstateDir: %[1]s/state\npolicyDir: %[1]s/policies\n"+
 		"inventoryDir: %[1]s/inventory\nalertLog: %[1]s/alerts.jsonl\nlogLevel: debug\n", n.dir, n.name) + strings.Join(lines, "\n") + "\n"
 	file := filepath.Join(n.dir, "bulkheadd.yaml")

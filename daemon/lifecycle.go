@@ -170,6 +170,7 @@ func (d *Daemon) routineSweep(ctx context.Context) error {
 			}
 		}
 		d.sweepGuards()
+		d.sweepHolder(ctx)
 	}
 }
 

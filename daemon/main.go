@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/bulkhead-firewall/bulkhead/holder"
 )
 
 // DefaultConfigFile is read where no --config is given. It need not be there.
@@ -19,6 +21,9 @@ const DefaultConfigFile = "/etc/bulkhead/bulkheadd.yaml"
 // Main is the program: it reads flags and configuration and runs a Daemon until SIGTERM or SIGINT.
 // It returns the exit code: 0 done, 1 an error, 2 wrong usage.
 func Main(args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "holder" {
+		return mainHolder(args[1:], stderr)
+	}
 	flags := flag.NewFlagSet("bulkheadd", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	file := flags.String("config", DefaultConfigFile, "YAML `file`; without the flag the default one may be missing")
@@ -53,6 +58,37 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := New(cfg, log).Run(ctx); err != nil {
+		fmt.Fprintln(stderr, "bulkheadd:", err)
+		return 1
+	}
+	return 0
+}
+
+// mainHolder is "bulkheadd holder".
+func mainHolder(args []string, stderr io.Writer) int {
+	flags := flag.NewFlagSet("bulkheadd holder", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	socket := flags.String("socket", DefaultConfig().Holder, "unix `socket` to answer on")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return 0
+		}
+		return 2
+	}
+	if flags.NArg() > 0 {
+		fmt.Fprintf(stderr, "bulkheadd holder: %s: unexpected; it takes flags only\n", flags.Arg(0))
+		return 2
+	}
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	h, err := holder.Listen(*socket, log)
+	if err != nil {
+		fmt.Fprintln(stderr, "bulkheadd:", err)
+		return 1
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	log.Info("holding", "socket", *socket)
+	if err := h.Run(ctx); err != nil {
 		fmt.Fprintln(stderr, "bulkheadd:", err)
 		return 1
 	}

@@ -193,10 +193,12 @@ func (w *workload) open(ctx context.Context, g *grip) error {
 	if err != nil {
 		return errors.Join(err, reader.Close())
 	}
-	ns, err := firewall.Open(firewall.Config{NetNS: r.NetNS, Interfaces: ifcs})
+	ns, err := firewall.Open(firewall.Config{NetNS: r.NetNS, Interfaces: ifcs, Socket: w.d.holding.takeUp(w.cookie)})
 	if err != nil {
 		return errors.Join(err, reader.Close())
 	}
+	w.d.holding.used(w.cookie)
+	w.d.hold(w.cookie, ns)
 	helpers, end := context.WithCancel(ctx)
 	g.ns, g.reader, g.end = ns, reader, end
 	g.inode = 0
@@ -241,6 +243,7 @@ func (w *workload) release(ctx context.Context, g *grip) {
 			err = g.watch.Remove()
 		}
 		err = errors.Join(err, g.ns.Remove())
+		w.d.letGo(w.cookie)
 	} else {
 		err = g.ns.Close()
 	}
