@@ -193,6 +193,8 @@ type dnsLab struct {
 	answers                  *Answers
 	end                      context.CancelFunc
 	done                     chan error
+	closed                   bool
+	fail                     error // of learning
 }
 
 func newDNSLab(t testing.TB, guarded bool, names ...policy.NameEntry) *dnsLab {
@@ -241,6 +243,7 @@ func hostIndex(t testing.TB, n *testNode, name string) int {
 func (l *dnsLab) spec(mode policy.Mode) Spec {
 	s := l.client.spec(mode, l.sides)
 	s.Resolvers = []netip.Addr{l.resolver.v4, l.resolver.v6}
+	s.AnswersClosed = l.closed
 	return s
 }
 
@@ -262,7 +265,7 @@ func (l *dnsLab) read() {
 		patterns = append(patterns, n.Name)
 	}
 	l.names.SetPatterns(patterns)
-	a, err := OpenAnswers(AnswersConfig{Namespace: l.client.path, Node: l.node.path, Interfaces: []Interface{l.client.ifc}})
+	a, err := OpenAnswers(AnswersConfig{Namespace: l.client.path, Node: l.node.path, Interfaces: []Interface{l.client.ifc}, Closed: l.closed})
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -288,6 +291,9 @@ func (l *dnsLab) stop() {
 }
 
 func (l *dnsLab) learn(a flow.Answer) error {
+	if l.fail != nil {
+		return l.fail
+	}
 	return l.open(l.names.Learn(a, nil, time.Now()))
 }
 
