@@ -69,7 +69,7 @@ func DefaultConfig() Config {
 		AlertLog:           "/var/log/bulkhead/alerts.jsonl",
 		AlertLogSize:       64,
 		LogLevel:           "info",
-		Holder:             "/run/bulkhead/holder.sock",
+		Holder:             "/run/bulkhead-holder/holder.sock",
 	}
 }
 

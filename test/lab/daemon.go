@@ -33,6 +33,7 @@ func (s *State) configure(n *Node, inventory []byte, inv *kube.Inventory, more m
 	config := map[string]any{
 		"socket": n.Socket(), "node": n.Name,
 		"stateDir": filepath.Join(n.Dir, "state"), "policyDir": n.policyDir(), "inventoryDir": filepath.Join(n.Dir, "inventory"),
+		"holder":   n.holder(),
 		"alertLog": filepath.Join(n.Dir, "alerts.jsonl"), "defaultMode": s.Mode, "allowDNS": s.AllowDNS,
 	}
 	if len(s.Resolvers) > 0 {
@@ -58,6 +59,7 @@ func (s *State) configure(n *Node, inventory []byte, inv *kube.Inventory, more m
 
 func (n *Node) config() string    { return filepath.Join(n.Dir, "config.yaml") }
 func (n *Node) policyDir() string { return filepath.Join(n.Dir, "policies") }
+func (n *Node) holder() string    { return filepath.Join(n.Dir, "holder.sock") }
 func (n *Node) log() string       { return filepath.Join(n.Dir, "bulkheadd.log") }
 
 // inventory is the manifests as the daemons shall see them: the pods that run with the addresses
@@ -93,6 +95,20 @@ func (s *State) inventory(inv *kube.Inventory) ([]byte, error) {
 		items = append(items, service(svc))
 	}
 	return json.MarshalIndent(map[string]any{"apiVersion": "v1", "kind": "List", "items": items}, "", " ")
+}
+
+// startHolder starts what keeps the tables' owners while a node's daemon is away, and waits for it.
+func (l *Lab) startHolder(n *Node) error {
+	if err := l.spawn(n.NetNS, "holder "+n.Name, filepath.Join(n.Dir, "holder.log"), filepath.Join(l.Bin, "bulkheadd"), "holder", "--socket", n.holder()); err != nil {
+		return err
+	}
+	for range 250 {
+		if _, err := os.Stat(n.holder()); err == nil {
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return fmt.Errorf("node %s: the holder does not listen at %s; see %s", n.Name, n.holder(), filepath.Join(n.Dir, "holder.log"))
 }
 
 // startDaemon starts a node's bulkheadd; ready waits for it.

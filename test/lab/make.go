@@ -83,7 +83,7 @@ func (l *Lab) daemons(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, daemonStart)
 	defer cancel()
 	for _, n := range l.Nodes {
-		if err := l.startDaemon(n); err != nil {
+		if err := errors.Join(l.startHolder(n), l.startDaemon(n)); err != nil {
 			return err
 		}
 	}
