@@ -26,6 +26,7 @@ import (
 const (
 	pathReady   = "/ready"   // GET: agentStatus, when every listener is open
 	pathProbe   = "/probe"   // POST []Probe: []answer, in the same order
+	pathGlance  = "/glance"  // the same, less patient
 	pathOutside = "/outside" // POST []netip.Addr: makes them hosts of the outside network
 )
 
@@ -82,6 +83,7 @@ func RunAgent(ctx context.Context, dir string) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+pathReady, func(w http.ResponseWriter, _ *http.Request) { reply(w, a.status, nil) })
 	mux.HandleFunc("POST "+pathProbe, a.serveProbe)
+	mux.HandleFunc("POST "+pathGlance, a.serveProbe)
 	mux.HandleFunc("POST "+pathOutside, a.serveOutside)
 	srv := &http.Server{Handler: mux, BaseContext: func(net.Listener) context.Context { return ctx }}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
@@ -185,7 +187,7 @@ func (a *agent) serveProbe(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	a.probe(r.Context(), probes)
+	a.probe(r.Context(), probes, r.URL.Path == pathGlance)
 	out := make([]answer, len(probes))
 	for i, p := range probes {
 		out[i] = answer{p.Verdict, p.Error, p.Answer, p.LatencyMS}
@@ -194,7 +196,7 @@ func (a *agent) serveProbe(w http.ResponseWriter, r *http.Request) {
 }
 
 // probe answers every question in place.
-func (a *agent) probe(ctx context.Context, probes []Probe) {
+func (a *agent) probe(ctx context.Context, probes []Probe, glance bool) {
 	a.probing.Lock()
 	defer a.probing.Unlock()
 	shots := make([]*shot, len(probes))
@@ -239,7 +241,7 @@ func (a *agent) probe(ctx context.Context, probes []Probe) {
 		slog.Warn("neighbours not primed; probes may be lost", "err", err)
 	}
 	defer undo()
-	for i, o := range shootAll(ctx, shots) {
+	for i, o := range shootAll(ctx, shots, a.dir.canary(), glance) {
 		if shots[i] != nil {
 			judge(&probes[i], shots[i], o)
 		}

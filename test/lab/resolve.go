@@ -220,3 +220,12 @@ func (d *directory) answerer(netns string) func(netip.Addr) string {
 		return netns
 	}
 }
+
+// canary is a ping from the outside network to a node: no policy has a say in it.
+func (d *directory) canary() *shot {
+	if len(d.state.Nodes) == 0 || len(d.state.Outside.Addrs) == 0 {
+		return nil
+	}
+	to, _ := d.state.Nodes[0].lanAddr(true)
+	return &shot{netns: d.state.Outside.NetNS, server: netip.AddrPortFrom(to, 0), proto: identity.ICMP}
+}
