@@ -50,7 +50,31 @@ func (l *linter) podBlock(r *rule, path string, block netip.Prefix, p peer) {
 	if block.Bits() > 0 && covered(block, identity.Union(l.view.PodBlocks)) {
 		l.add(r.of, path, checkPodBlock, "%s lies in the cluster's pod blocks; which pods have these addresses changes", block).
 			fix("select the pods by labels")
+		return
 	}
+	if w := l.firstIn(block); w != nil && block.Bits() >= smallBlock(block) {
+		l.add(r.of, path, checkPodBlock, "%s holds pods, %s/%s for one; which pods have these addresses changes", block, w.Namespace, w.Name).
+			fix("select the pods by labels")
+	}
+}
+
+// smallBlock is from which prefix length on a block that holds a pod was most likely written for pods.
+func smallBlock(p netip.Prefix) int {
+	if p.Addr().Is4() {
+		return 16
+	}
+	return 48
+}
+
+// firstIn gives a pod with an address in the block, the first by namespace and name; nil: there is none.
+func (l *linter) firstIn(block netip.Prefix) *identity.Workload {
+	var first *identity.Workload
+	for _, w := range l.view.Workloads {
+		if !w.HostNetwork && slices.ContainsFunc(w.Addrs, block.Contains) && (first == nil || w.Namespace+"/"+w.Name < first.Namespace+"/"+first.Name) {
+			first = w
+		}
+	}
+	return first
 }
 
 var metadataServer = netip.MustParseAddr("169.254.169.254")

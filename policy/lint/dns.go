@@ -115,7 +115,7 @@ func (l *linter) dns(p *policy.Policy) {
 		f := l.add(p, "spec.egress", checkDNS, "egress is isolated and no rule lets the workloads ask a resolver (UDP and TCP port 53)")
 		if p.Kind == policy.KindPolicy {
 			f.fix("add - {to: [{network: dns}], ports: [{protocol: UDP, port: 53}, {protocol: TCP, port: 53}]}; Bulkhead's own allowDNS, on by default, does the same")
-			if l.view == nil || !l.view.NoDNS {
+			if l.view == nil || !l.options.Strict || !l.view.NoDNS {
 				f.as(Note)
 			}
 		} else {

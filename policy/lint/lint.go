@@ -14,7 +14,7 @@ import (
 type Options struct {
 	Now    time.Time     // rules that ended before are expired; zero: dates are not looked at
 	Soon   time.Duration // a rule that ends within is noted; zero: 14 days
-	Strict bool          // the view's Networks are all there are: any other network is nobody
+	Strict bool          // the view has a daemon's configuration: networks that are not in it are nobody, and NoDNS is so
 }
 
 const defaultSoon = 14 * 24 * time.Hour

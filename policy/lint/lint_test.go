@@ -133,3 +133,23 @@ func prefixes(text ...string) []netip.Prefix {
 	}
 	return out
 }
+
+// TestDocumented: docs/lint.md has a heading for every check, which SARIF's help points at, and says of
+// each how severe it is.
+func TestDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/lint.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range lint.Checks() {
+		_, section, found := strings.Cut(string(doc), "\n### "+k.ID+"\n")
+		if !found {
+			t.Errorf("docs/lint.md has no heading %q", k.ID)
+			continue
+		}
+		section, _, _ = strings.Cut(section, "\n### ")
+		if !strings.Contains(section, k.Severity.String()) || k.Needs != strings.Contains(section, "needs an inventory") || !strings.Contains(section, "**Fix:**") {
+			t.Errorf("docs/lint.md: %s: want its severity (%s), whether it needs an inventory (%v) and its fix in\n%s", k.ID, k.Severity, k.Needs, section)
+		}
+	}
+}

@@ -8,7 +8,7 @@ import (
 )
 
 // maxCompared bounds how many pairs of rules one run holds against each other: some seconds of work.
-const maxCompared = 10_000_000
+const maxCompared = 5_000_000
 
 // compares says whether what q says counts where p is looked at: policies in force stand beside each
 // other; a shadow is judged with what is in force, but for the policy whose place it takes.
