@@ -85,10 +85,14 @@ type Preview struct {
 	Modes   []string     `json:"modes,omitempty"` // "shop/cart: learn → enforce"
 	Breaks  []PreviewRow `json:"breaks"`          // seen edges that would be denied and are not now
 	Opens   []PreviewRow `json:"opens"`           // seen edges that would be allowed and are not now
+
+	Unused   []string `json:"unused,omitempty"` // allowing rules of created and changed policies that no seen edge needs
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // PreviewRow is one seen edge whose verdict changes.
 type PreviewRow struct {
 	Edge
 	Reason string `json:"reason"`
+	Rule   string `json:"rule,omitempty"` // that denies or allows; empty: none does
 }

@@ -98,6 +98,22 @@ func TestNative(t *testing.T) {
 	file := func(mode string) api.File { return api.File{Name: "cart.yaml", Data: fmt.Sprintf(native, mode)} }
 	d.do(api.ApplyRequest{Files: []api.File{file("shadow")}})
 	d.wantReach("a shadow", ad, cart, 8080, true)
+	n.must(web.reaches(cart.v4, 8080))
+	n.must(bad.reaches(cart.v4, 8080))
+	idle := file("enforce")
+	idle.Data += "  - from: [{podSelector: {matchLabels: {app: nobody}}}]\n"
+	eventually(t, 5*time.Second, "preview", func() error {
+		p, err := d.client.Preview(ctx, api.ApplyRequest{Files: []api.File{idle}})
+		n.must(err)
+		var broken []string
+		for _, b := range p.Breaks {
+			broken = append(broken, b.Client+" "+b.Rule)
+		}
+		if strings.Join(broken, ", ") != "shop/ad , shop/bad shop/cart ingress[1]" || strings.Join(p.Unused, " ") != "shop/cart ingress[2]" || len(p.Opens) != 0 {
+			return fmt.Errorf("%+v", p)
+		}
+		return nil
+	})
 	if r := d.do(api.ApplyRequest{Files: []api.File{file("enforce")}}); strings.Join(r.Removed, " ") != "Policy shop/cart (shadow)" || len(r.Created) != 1 {
 		t.Errorf("the same file with another mode: %+v", r)
 	}

@@ -80,19 +80,6 @@ func (d *Daemon) use(ctx context.Context, p *plan) int {
 	return held
 }
 
-// Preview says what a request would change of what was seen. Nothing is changed.
-func (d *Daemon) Preview(_ context.Context, r api.ApplyRequest) (api.Preview, error) {
-	d.change.Lock()
-	p, err := d.planRequest(r)
-	d.change.Unlock()
-	if err != nil {
-		return api.Preview{}, err
-	}
-	out := d.compare(p)
-	out.Created, out.Changed, out.Removed, out.Modes = p.result.Created, p.result.Changed, p.result.Removed, p.result.Modes
-	return out, nil
-}
-
 // DeletePolicy removes one policy that came by the API.
 func (d *Daemon) DeletePolicy(ctx context.Context, kind, namespace, name string) error {
 	_, err := d.Apply(ctx, api.ApplyRequest{Do: api.DoDelete, Names: []api.PolicyName{{Kind: kind, Namespace: namespace, Name: name}}})

@@ -13,6 +13,7 @@ import (
 	"github.com/bulkhead-firewall/bulkhead/flow"
 	"github.com/bulkhead-firewall/bulkhead/identity"
 	"github.com/bulkhead-firewall/bulkhead/policy"
+	"github.com/bulkhead-firewall/bulkhead/policy/simulate"
 )
 
 // planPromote puts shadows in force in the place of what holds under the same name. Unless the caller
@@ -222,19 +223,10 @@ func (d *Daemon) stillDenied(rb *rulebook, of []slot, edges []flow.Edge) []strin
 		return nil
 	}
 	view := d.index.View()
-	now, then := world{rb.set, d.modes.Load()}, world{rb.promoted(of...), d.modes.Load()}
-	seen := map[flow.Key]bool{}
-	var out []string
-	judge := func(e *flow.Edge, count uint64, last time.Time) {
-		if seen[e.Key] {
-			return
-		}
-		seen[e.Key] = true
-		if was, will := now.judge(view, e), then.judge(view, e); was.policy == policy.Allow && will.policy == policy.Deny {
-			out = append(out, fmt.Sprintf("it would deny %s (x%d, last at %s): %s", e.Key, count, last.UTC().Format(time.RFC3339), will.reason))
-		}
-	}
+	var seen []simulate.Edge
+	kept := map[flow.Key]bool{}
 	first := d.now()
+	var out []string
 	for _, at := range of {
 		e := d.shadows.of(at)
 		if e == nil {
@@ -244,18 +236,26 @@ func (d *Daemon) stillDenied(rb *rulebook, of []slot, edges []flow.Edge) []strin
 			first = e.Since
 		}
 		for _, x := range e.Edges {
-			if !x.Opened {
-				judge(&flow.Edge{Key: x.Key}, x.Count, x.Last)
+			if !x.Opened && !kept[x.Key] {
+				kept[x.Key] = true
+				s := seenEdge(view, &flow.Edge{Key: x.Key})
+				s.Count, s.Last = x.Count, x.Last
+				seen = append(seen, s)
 			}
 		}
 		if e.Beyond > 0 {
 			out = append(out, fmt.Sprintf("%d differences found no room to be kept apart", e.Beyond))
 		}
 	}
-	for _, e := range edges {
-		if e.Allowed() && e.Last.After(first) {
-			judge(&e, e.Count()+e.WouldDeny(), e.Last)
+	for i := range edges {
+		if e := &edges[i]; e.Allowed() && e.Last.After(first) && !kept[e.Key] {
+			seen = append(seen, seenEdge(view, e))
 		}
+	}
+	m := d.modes.Load()
+	now, then := world(view, rb.set, m), world(view, rb.promoted(of...), m)
+	for _, c := range simulate.Compare(&now, then, seen).Breaks {
+		out = append(out, fmt.Sprintf("it would deny %s (x%d, last at %s): %s", nameOfEdge(&c.Edge), c.Count, c.Last.UTC().Format(time.RFC3339), c.Reason))
 	}
 	return out
 }

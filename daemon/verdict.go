@@ -1,18 +1,13 @@
 package daemon
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 
-	"github.com/bulkhead-firewall/bulkhead/api"
 	"github.com/bulkhead-firewall/bulkhead/flow"
 	"github.com/bulkhead-firewall/bulkhead/identity"
 	"github.com/bulkhead-firewall/bulkhead/policy"
 )
-
-// maxPairs bounds the (client, server) workloads tried for one edge.
-const maxPairs = 64
 
 // sideVerdict is what an end's mode makes of what policy says of that end.
 func sideVerdict(s policy.SideDecision, m policy.Mode) policy.Verdict {
@@ -28,49 +23,6 @@ func sideVerdict(s policy.SideDecision, m policy.Mode) policy.Verdict {
 // outcome is what happens to a packet: policy and the modes of both ends; the stricter end wins.
 func outcome(d policy.Decision, client, server policy.Mode) policy.Verdict {
 	return min(sideVerdict(d.Egress, client), sideVerdict(d.Ingress, server))
-}
-
-// world is one state of policies and modes, to be compared with another.
-type world struct {
-	set   *policy.Set
-	modes *modes
-}
-
-// judged is what a world makes of an edge: the strictest over the workloads that were seen at its
-// ends.
-type judged struct {
-	policy  policy.Verdict // whatever the modes
-	outcome policy.Verdict
-	reason  string // of the strictest
-}
-
-func (o world) judge(view *identity.View, e *flow.Edge) judged {
-	clients := peersOf(view, e.Client, e.Clients)
-	servers := peersOf(view, e.Server, e.Servers)
-	out := judged{policy: policy.Allow, outcome: policy.Allow}
-	tried := 0
-	for _, c := range clients {
-		for _, s := range servers {
-			if tried++; tried > maxPairs {
-				return out
-			}
-			d := o.set.Evaluate(view, policy.Connection{Client: c, Server: s, Protocol: e.Protocol, Port: e.Port})
-			got := outcome(d, o.modes.modeOf(c), o.modes.modeOf(s))
-			if d.Verdict < out.policy || got < out.outcome {
-				out.reason = whyNot(d)
-			}
-			out.policy, out.outcome = min(out.policy, d.Verdict), min(out.outcome, got)
-		}
-	}
-	return out
-}
-
-// whyNot is the sentence of the side that denies.
-func whyNot(d policy.Decision) string {
-	if d.Egress.Verdict != policy.Allow {
-		return d.Egress.Reason
-	}
-	return d.Ingress.Reason
 }
 
 // peersOf gives the workloads that were seen at one end of an edge and are still there, else all of
@@ -146,29 +98,5 @@ func sortedVIPs(view *identity.View, name string) []netip.Addr {
 		}
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
-	return out
-}
-
-// compare evaluates the seen edges under what is in force and under a plan. An edge breaks when it
-// would be denied in fact, or when the new policies deny what the old ones allow, in whatever mode
-// its services are: they are meant to be enforced one day.
-func (d *Daemon) compare(p *plan) api.Preview {
-	out := api.Preview{Breaks: []api.PreviewRow{}, Opens: []api.PreviewRow{}}
-	view := d.index.View()
-	now := world{p.before.set, p.fit}
-	next := world{p.rules.set, p.modes}
-	for _, e := range d.graph.Edges() {
-		was, will := now.judge(view, &e), next.judge(view, &e)
-		row := api.PreviewRow{Edge: edgeRow(&e), Reason: will.reason}
-		switch {
-		case e.Allowed() && (was.policy == policy.Allow && will.policy == policy.Deny || was.outcome != policy.Deny && will.outcome == policy.Deny):
-			out.Breaks = append(out.Breaks, row)
-		case was.policy == policy.Deny && will.policy == policy.Allow, was.outcome == policy.Deny && will.outcome != policy.Deny:
-			if row.Reason == "" {
-				row.Reason = fmt.Sprintf("denied until now: %s", was.reason)
-			}
-			out.Opens = append(out.Opens, row)
-		}
-	}
 	return out
 }

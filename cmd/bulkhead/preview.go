@@ -23,6 +23,12 @@ func (a *app) printPreview(p api.Preview) error {
 	}
 	a.printRows("breaks", "deny", p.Breaks)
 	a.printRows("opens", "allow", p.Opens)
+	for _, rule := range p.Unused {
+		fmt.Fprintf(a.out, "unused  %s: nothing that was seen needs it\n", rule)
+	}
+	for _, w := range p.Warnings {
+		fmt.Fprintf(a.out, "warning  %s\n", w)
+	}
 	_, err := fmt.Fprintf(a.out, "%s would break, %s would open\n", plural(len(p.Breaks), "seen edge", "seen edges"),
 		plural(len(p.Opens), "seen edge", "seen edges"))
 	return err
