@@ -217,6 +217,10 @@ func (d *Daemon) adopt(ctx context.Context) error {
 	if err != nil {
 		d.log.Error("stored workloads lost", "err", err)
 	}
+	learned, err := d.store.Names()
+	if err != nil {
+		d.log.Error("names learned from DNS answers lost", "err", err)
+	}
 	var gone []string
 	var found []*workload
 	for _, r := range records {
@@ -227,6 +231,7 @@ func (d *Daemon) adopt(ctx context.Context) error {
 		}
 		w := d.prepare(d.recheck(r))
 		w.adopted = true
+		w.restoreNames(learned[w.id])
 		found = append(found, w)
 	}
 	if err := d.store.DeleteWorkloads(gone...); err != nil {

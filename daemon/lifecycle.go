@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/bulkhead-firewall/bulkhead/firewall"
+	"github.com/bulkhead-firewall/bulkhead/flow"
 	"github.com/bulkhead-firewall/bulkhead/identity"
 )
 
@@ -19,6 +20,7 @@ func (d *Daemon) prepare(record StoredWorkload) *workload {
 		kicks: make(chan struct{}, 1),
 		asks:  make(chan func(*firewall.Namespace)),
 		done:  make(chan struct{}),
+		names: names{Names: flow.NewNames(flow.NameLimits{})},
 	}
 	w.ctx, w.end = context.WithCancelCause(d.life)
 	d.mu.Lock()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/bulkhead-firewall/bulkhead/firewall"
 	"github.com/bulkhead-firewall/bulkhead/flow"
+	"github.com/bulkhead-firewall/bulkhead/policy"
 )
 
 const (
@@ -31,14 +32,15 @@ const (
 
 // grip is what a workload's routine holds of its namespace.
 type grip struct {
-	ns     *firewall.Namespace
-	inode  uint64 // of the namespace
-	reader *firewall.Reader
-	meter  *meter
-	watch  *firewall.Watch
-	events chan firewall.Event // of watch
-	end    context.CancelFunc  // of the helpers
-	helper sync.WaitGroup      // flow log and watch
+	ns      *firewall.Namespace
+	inode   uint64 // of the namespace
+	reader  *firewall.Reader
+	meter   *meter
+	watch   *firewall.Watch
+	events  chan firewall.Event // of watch
+	answers *listener           // nil: DNS answers are not read
+	end     context.CancelFunc  // of the helpers
+	helper  sync.WaitGroup      // flow log and watch
 
 	newcomers []newcomer // by time
 }
@@ -72,6 +74,7 @@ func (w *workload) routine(ctx context.Context) {
 			}
 		case <-usage.C:
 			w.readUsage(g)
+			w.sweepNames(g)
 		case <-presence.C:
 			if !w.present(g) {
 				w.end(errLeft)
@@ -129,6 +132,9 @@ func (w *workload) reconcile(ctx context.Context, g *grip, cause string) error {
 	if err := w.open(ctx, g); err != nil {
 		return err
 	}
+	if err := w.followNames(ctx, g, spec); err != nil {
+		return err
+	}
 	begin := time.Now()
 	changes, err := g.ns.Apply(firewall.Compile(spec)) // ends the connections that lose their right, too
 	if err != nil {
@@ -176,7 +182,9 @@ func (w *workload) wanted() (firewall.Spec, error) {
 	if err != nil {
 		return firewall.Spec{}, err
 	}
-	return firewall.Spec{Mode: w.d.modes.Load().of(me.Service), Sides: w.d.rules.Load().set.Entries(view, me), Interfaces: ifcs}, nil
+	mode := w.d.modes.Load().of(me.Service)
+	return firewall.Spec{Mode: mode, Sides: w.d.rules.Load().set.Entries(view, me), Interfaces: ifcs,
+		Resolvers: w.resolvers(), AnswersClosed: w.d.cfg.DropUnreadAnswers, Hear: mode == policy.Learn, NoQueue: firewall.NoAnswerQueue()}, nil
 }
 
 // open takes the namespace: the flow log first, so that the rules' first message finds a reader.
@@ -234,6 +242,7 @@ func (w *workload) release(ctx context.Context, g *grip) {
 			return
 		}
 	}
+	g.answers.close(w)
 	g.end()
 	g.helper.Wait()
 	w.readUsage(g) // what passed since the last time is not lost

@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -69,6 +70,9 @@ func (d *Daemon) onRecord(id string, r flow.Record) {
 		d.markDirty()
 	}
 	conn := policy.Connection{Client: client, Server: server, Protocol: r.Protocol, Port: r.Port}
+	if r.Direction == policy.Egress {
+		conn.Names = d.namesOf(id, r.Server)
+	}
 	if counted {
 		d.try(self, &r, conn, sighting.Key)
 	}
@@ -200,7 +204,7 @@ func (d *Daemon) routineLearned(ctx context.Context) {
 func (d *Daemon) storeLearned() bool {
 	changed, removed := d.graph.Dirty()
 	known := d.baseline.Dirty()
-	err := d.store.PutLearned(changed, removed, known)
+	err := errors.Join(d.storeNames(), d.store.PutLearned(changed, removed, known))
 	if err != nil {
 		d.graph.Redo(changed, removed)
 		d.baseline.Redo(known)

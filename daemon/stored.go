@@ -66,6 +66,11 @@ func (s *Store) DeleteWorkloads(ids ...string) error {
 			if err := tx.Bucket(bucketWorkloads).Delete([]byte(id)); err != nil {
 				return err
 			}
+			if b := tx.Bucket(bucketNames); b != nil {
+				if err := b.Delete([]byte(id)); err != nil {
+					return err
+				}
+			}
 		}
 		return nil
 	})

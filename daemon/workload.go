@@ -38,6 +38,8 @@ type workload struct {
 	end   context.CancelCauseFunc
 	done  chan struct{} // closed when the routine has ended
 
+	names names // learned from DNS answers
+
 	mu      sync.Mutex
 	record  StoredWorkload
 	cause   string // of the latest kick

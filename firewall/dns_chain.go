@@ -24,7 +24,25 @@ const (
 
 // reads says that DNS answers wait until they are read: some policy names names, whatever the mode, so
 // that they are known when the mode changes.
-func (spec Spec) reads() bool { return len(spec.Sides.Egress.Names) > 0 && len(spec.Resolvers) > 0 }
+func (spec Spec) reads() bool {
+	return len(spec.Sides.Egress.Names) > 0 && len(spec.Resolvers) > 0 && !spec.NoQueue
+}
+
+// Hears says that DNS answers are read at all, in the queue or from what the guards tell.
+func (spec Spec) Hears() bool { return spec.reads() || spec.HearsOnly() }
+
+// HearsOnly says that answers are read, and do not wait for it.
+func (spec Spec) HearsOnly() bool {
+	wanted := spec.Hear || len(spec.Sides.Egress.Names) > 0
+	return wanted && !spec.reads() && len(spec.Resolvers) > 0 && spec.guarded()
+}
+
+// NoAnswerQueue says that this kernel, as far as it was asked, has no queue for answers.
+func NoAnswerQueue() bool {
+	kernel.Lock()
+	defer kernel.Unlock()
+	return kernel.known != nil && kernel.known.noQueue
+}
 
 // answersChain gives answers of the workload's resolvers to the queue. That is a verdict: what comes
 // back from the queue is accepted. So only what the other chains would accept goes there: datagrams

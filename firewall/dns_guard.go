@@ -104,6 +104,19 @@ func (g *guardAnswers) messages(p dnsPacket) (list [][]byte, seen bool) {
 	return list, seen || g.streams.open[k] != nil || len(p.payload) == 0
 }
 
+// all are the messages that are whole, whoever they are for.
+func (g *guardAnswers) all() (list [][]byte) {
+	for _, d := range g.dgrams {
+		list = append(list, d.payload)
+	}
+	for k, messages := range g.waiting {
+		list = append(list, messages...)
+		delete(g.waiting, k)
+	}
+	g.dgrams, g.bytes = nil, 0
+	return list
+}
+
 // drain reads all that the guards have logged until now.
 func (g *guardAnswers) drain() {
 	for {

@@ -63,6 +63,13 @@ func (ns *Namespace) Learn(list []Learned) error {
 	return err
 }
 
+// Learned lists the addresses that Learn holds open, sorted.
+func (ns *Namespace) Learned() []netip.Addr {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(ns.names.byAddr), netip.Addr.Compare)
+}
+
 // nameChange is a change of the sets of names, in whatever table.
 type nameChange struct {
 	op      Op

@@ -54,6 +54,7 @@ type AnswersConfig struct {
 	// that nothing in the namespace can forge one.
 	Interfaces []Interface
 	Closed     bool // drop an answer that could not be put in force; as Spec.AnswersClosed
+	Hear       bool // only hear what the guards tell; nothing waits
 }
 
 // AnswersStats counts DNS answers. All figures only grow.
@@ -86,8 +87,11 @@ type Answers struct {
 func OpenAnswers(cfg AnswersConfig) (*Answers, error) {
 	a := &Answers{cfg: cfg}
 	err := a.openGuards()
-	if err == nil {
+	if err == nil && !cfg.Hear {
 		err = a.openQueue()
+	}
+	if err == nil && cfg.Hear && a.guards == nil {
+		err = fmt.Errorf("an interface in %s has no guard that tells of answers", cfg.Namespace)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("DNS answers: %w", err), a.Close())
@@ -137,19 +141,23 @@ func nfqBind() []byte {
 // Run hands each answer that waits to learn, and lets it go when learn returns: what is then in force,
 // the first packet after the answer meets. It ends with the context or Close, and then returns nil.
 func (a *Answers) Run(ctx context.Context, learn func(flow.Answer) error) error {
-	a.sock.resume()
-	defer context.AfterFunc(ctx, a.sock.interrupt)()
+	sock, take := a.sock, a.batch
+	if a.cfg.Hear {
+		sock, take = a.guards.sock, a.heard
+	}
+	sock.resume()
+	defer context.AfterFunc(ctx, sock.interrupt)()
 	for {
-		b, err := a.sock.receive()
+		b, err := sock.receive()
 		switch {
 		case err == nil:
-			a.batch(b, learn)
+			take(b, learn)
 		case errors.Is(err, unix.ENOBUFS):
 			a.overruns.Add(1)
 		case errors.Is(err, os.ErrClosed), ctx.Err() != nil:
 			return nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			a.sock.resume()
+			sock.resume()
 		default:
 			return fmt.Errorf("DNS answers: read: %w", err)
 		}
@@ -190,7 +198,11 @@ func (a *Answers) read(packet []byte, learn func(flow.Answer) error) (err error)
 		a.malformed.Add(1)
 		return nil
 	}
-	for _, message := range a.messagesOf(p) {
+	return a.learn(a.messagesOf(p), learn)
+}
+
+func (a *Answers) learn(messages [][]byte, learn func(flow.Answer) error) (err error) {
+	for _, message := range messages {
 		a.messages.Add(1)
 		answer, bad := flow.ReadAnswer(message)
 		if bad != nil {
@@ -201,6 +213,14 @@ func (a *Answers) read(packet []byte, learn func(flow.Answer) error) (err error)
 		}
 	}
 	return err
+}
+
+// heard learns from what guards tell, when nothing waits for it.
+func (a *Answers) heard(b []byte, learn func(flow.Answer) error) {
+	a.guards.batch(b)
+	if err := a.learn(a.guards.all(), learn); err != nil {
+		a.failed.Add(1)
+	}
 }
 
 // messagesOf are the DNS messages that are whole with this packet.

@@ -44,7 +44,7 @@ func guardTable(spec Spec, ifc Interface, sets []*Set) *Table {
 			t.Sets = append(t.Sets, s.served())
 		}
 	}
-	if g.spec.reads() && !g.inside {
+	if g.spec.Hears() && !g.inside {
 		t.Chains = append(t.Chains, g.answerLogChain())
 		for _, s := range families {
 			t.Sets = append(t.Sets, s.resolverSet(g.spec))

@@ -25,6 +25,12 @@ type Spec struct {
 	// Resolvers are the DNS servers that the workload was configured with. Where its egress side names
 	// names, their answers wait until they are read; no others teach anything.
 	Resolvers []netip.Addr
+	// Hear has the guards tell of answers also where nothing waits for them: names of what is seen, for
+	// people, for suggestions and for policies that are only tried.
+	Hear bool
+	// NoQueue says that answers cannot wait on this kernel, see NoAnswerQueue: names are learned from what
+	// the guards tell, and the first packet may come too early.
+	NoQueue bool
 	// AnswersClosed drops answers that nobody reads: the daemon is away. Otherwise they pass unread, and
 	// names that are known stay open until their elements end.
 	AnswersClosed bool

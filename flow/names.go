@@ -154,12 +154,19 @@ func (n *Names) addLocked(k namePair, pattern string, until time.Time) (gone net
 		gone = loser.addr
 		n.removeLocked(loser)
 	}
+	n.putLocked(k, pattern, until)
+	return gone, true
+}
+
+func (n *Names) putLocked(k namePair, pattern string, until time.Time) {
+	if n.pairs[k] != nil {
+		return
+	}
 	p := &nameSpan{namePair: k, until: until, pattern: pattern}
 	n.pairs[k] = p
 	n.byAddr[k.addr] = append(n.byAddr[k.addr], p)
 	n.filled[pattern]++
 	n.version++
-	return gone, true
 }
 
 // loserLocked is the pair to give up: of the pattern, or of those that no policy names where all of

@@ -37,16 +37,39 @@ func (n *Names) Known(onlyPolicy bool) []KnownName {
 	return out
 }
 
-// Restore takes back what a former Names knew. What has ended since counts as in use, until the first
-// Sweep has looked: a connection may have outlived the daemon.
+// Restore takes back what a former Names knew, up to the bound of all. What has ended since stays until
+// the first Sweep has looked: a connection may have outlived the daemon.
 func (n *Names) Restore(list []KnownName, now time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, k := range list {
+		if !k.Addr.IsValid() || len(n.pairs) >= n.lim.Total {
+			continue
+		}
+		// No further ahead than an answer could say: the clock may have been set back.
 		until := k.Until
-		if limit := now.Add(NameCeiling); until.After(limit) { // the clock was set back
+		if limit := now.Add(NameCeiling); until.After(limit) {
 			until = limit
 		}
-		n.addLocked(namePair{k.Name, k.Addr}, n.patternLocked(k.Name), until)
+		n.putLocked(namePair{k.Name, k.Addr}, n.patternLocked(k.Name), until)
 	}
+}
+
+// Keep forgets the addresses that names may no longer open, and says which had names.
+func (n *Names) Keep(opens func(netip.Addr) bool) []netip.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var touched []netip.Addr
+	for a, list := range n.byAddr {
+		if opens(a) {
+			continue
+		}
+		n.stats.Outside++
+		touched = append(touched, a)
+		for _, p := range slices.Clone(list) {
+			n.removeLocked(p)
+		}
+	}
+	slices.SortFunc(touched, netip.Addr.Compare)
+	return touched
 }
