@@ -109,6 +109,9 @@ func TestNative(t *testing.T) {
 		for _, b := range p.Breaks {
 			broken = append(broken, b.Client+" "+b.Rule)
 		}
+		if w := strings.Join(p.Warnings, "\n"); !strings.Contains(w, "cart.yaml:") || !strings.Contains(w, "nobody") {
+			return fmt.Errorf("warnings %q", p.Warnings)
+		}
 		if strings.Join(broken, ", ") != "shop/ad , shop/bad shop/cart ingress[1]" || strings.Join(p.Unused, " ") != "shop/cart ingress[2]" || len(p.Opens) != 0 {
 			return fmt.Errorf("%+v", p)
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/bulkhead-firewall/bulkhead/flow"
 	"github.com/bulkhead-firewall/bulkhead/identity"
 	"github.com/bulkhead-firewall/bulkhead/policy"
+	"github.com/bulkhead-firewall/bulkhead/policy/lint"
 	"github.com/bulkhead-firewall/bulkhead/policy/simulate"
 )
 
@@ -21,8 +22,30 @@ func (d *Daemon) Preview(_ context.Context, r api.ApplyRequest) (api.Preview, er
 	}
 	out := d.compare(p)
 	out.Created, out.Changed, out.Removed, out.Modes = p.result.Created, p.result.Changed, p.result.Removed, p.result.Modes
-	out.Warnings = p.result.Warnings
+	out.Warnings = d.lint(p)
 	return out, nil
+}
+
+// maxLinted bounds the policies that a preview looks through: it is asked before every apply.
+const maxLinted = 2000
+
+// lint gives what lint says of the policies that a plan touches, beside all others; notes are left to
+// people who ask for them.
+func (d *Daemon) lint(p *plan) []string {
+	if len(p.held) > maxLinted || len(p.diff) == 0 {
+		return p.result.Warnings
+	}
+	touched := map[string]bool{}
+	for _, x := range p.diff {
+		touched[x.Key.String()] = touched[x.Key.String()] || x.after != nil
+	}
+	var out []string
+	for _, f := range lint.Check(p.rules.full, d.index.View(), lint.Options{Now: p.at, Strict: true}) {
+		if touched[f.Policy] && f.Severity != lint.Note && len(out) < maxWarnings {
+			out = append(out, f.String())
+		}
+	}
+	return out
 }
 
 // world is a state of policies and modes, to be held against what was seen.
