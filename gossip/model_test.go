@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ed25519"
 	"encoding/binary"
 	"fmt"
@@ -202,6 +203,15 @@ func seedOf(t *testing.T) uint64 {
 	return seed
 }
 
+// steps is how long each round is: BULKHEAD_STEPS for a long run.
+func steps(t *testing.T) int {
+	n, err := strconv.Atoi(cmp.Or(os.Getenv("BULKHEAD_STEPS"), "200"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // Whatever nodes write, whatever the network does, who is cut off or killed: when it is quiet again all
 // hold the same, and that is what the owners hold and the last ones wrote.
 func TestModel(t *testing.T) {
@@ -209,17 +219,17 @@ func TestModel(t *testing.T) {
 	for round := range uint64(6) {
 		w := newWorld(t, 2+int(round)*2, seed+round)
 		w.loss = int(round) * 5
-		for range 500 {
+		for range steps(t) {
 			w.act()
 			w.step()
 		}
 		clear(w.side)
-		steps := 0
-		for ; !w.converged() && steps < 1000; steps++ {
+		quiet := 0
+		for ; !w.converged() && quiet < 1000; quiet++ {
 			w.step()
 		}
 		if !w.converged() {
-			t.Fatalf("round %d: no agreement after %d quiet steps", round, steps)
+			t.Fatalf("round %d: no agreement after %d quiet steps", round, quiet)
 		}
 		for _, owner := range w.nodes {
 			for _, m := range w.nodes {
@@ -233,7 +243,7 @@ func TestModel(t *testing.T) {
 			}
 		}
 		w.checkRegisters(round)
-		t.Logf("%d nodes, %d %% loss: agreed after %d quiet steps", len(w.nodes), w.loss, steps)
+		t.Logf("%d nodes, %d %% loss: agreed after %d quiet steps", len(w.nodes), w.loss, quiet)
 	}
 }
 

@@ -105,10 +105,12 @@ func TestExchangeCost(t *testing.T) {
 	var owners []*State
 	for i := range nodes {
 		o := NewState(StateConfig{Node: fmt.Sprintf("n%d", i), Key: ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(i + 2)}, 32)), Now: now, Broadcast: func(string, []byte) {}})
+		var all []Entry
 		for j := range each {
-			if _, err := o.Write(Endpoints, Entry{Key: fmt.Sprintf("%064d", j), Value: make([]byte, 150)}); err != nil {
-				t.Fatal(err)
-			}
+			all = append(all, Entry{Key: fmt.Sprintf("%064d", j), Value: make([]byte, 150)})
+		}
+		if _, err := o.Write(Endpoints, all...); err != nil {
+			t.Fatal(err)
 		}
 		owners = append(owners, o)
 		for _, s := range []*State{a, b} {
