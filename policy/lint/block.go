@@ -42,7 +42,7 @@ func (l *linter) podBlock(r *rule, path string, block netip.Prefix, p peer) {
 	if l.view == nil {
 		return
 	}
-	if w := l.view.ByAddr[block.Addr()]; block.IsSingleIP() && w != nil {
+	if w := l.view.Owner(block.Addr()); block.IsSingleIP() && w != nil {
 		l.add(r.of, path, checkPodBlock, "%s is the address of pod %s/%s, which changes when it restarts", block.Addr(), w.Namespace, w.Name).
 			fix("select it by its labels")
 		return

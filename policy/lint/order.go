@@ -2,7 +2,6 @@ package lint
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/bulkhead-firewall/bulkhead/policy"
 )
@@ -60,11 +59,12 @@ func tierOrder(t policy.Tier) int {
 	return map[policy.Tier]int{policy.AdminTier: 0, policy.NamespaceTier: 1, policy.BaselineTier: 2}[t]
 }
 
-// anchor is a label that a rule asks for by one value: a rule can be covered only by those with the
-// same anchor, or with none.
+// anchor is what a rule's subject asks for by one value: a namespace's name and a label. A rule can
+// be covered only by those that ask for the same, or for nothing there.
 type anchor struct {
 	dir        policy.Direction
-	key, value string
+	space      string // empty: not one by its name
+	key, value string // empty: no label by one value
 }
 
 // order holds rules against each other: what decides before them, what says the same, what the
@@ -99,20 +99,27 @@ func (l *linter) idle(r *rule) bool {
 	return !clusterWide(r.of) && len(r.of.Spec.PolicyTypes) > 0 && !slices.Contains(r.of.Spec.PolicyTypes, typeOf(r.dir))
 }
 
-// anchors lists the labels that the rule's subject asks for by one value, its own before those of its
-// namespace, and the empty anchor last.
+// anchors lists what rules that cover this one may ask for; the first is what it asks for itself.
 func (r *rule) anchors() []anchor {
-	var out []anchor
-	for _, list := range []labels{r.subject.own, r.subject.spaces} {
-		start := len(out)
-		for k, c := range list {
-			if c.single() {
-				out = append(out, anchor{r.dir, k, c.values[0]})
-			}
-		}
-		slices.SortFunc(out[start:], func(a, b anchor) int { return strings.Compare(a.key, b.key) })
+	spaces := []string{""}
+	if c, ok := r.subject.spaces[nameLabel]; ok && c.single() {
+		spaces = []string{c.values[0], ""}
 	}
-	return append(out, anchor{dir: r.dir})
+	var keys []string
+	for k, c := range r.subject.own {
+		if c.single() {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
+	var out []anchor
+	for _, space := range spaces {
+		for _, k := range keys {
+			out = append(out, anchor{r.dir, space, k, r.subject.own[k].values[0]})
+		}
+		out = append(out, anchor{dir: r.dir, space: space})
+	}
+	return out
 }
 
 // ordering is the state of one run of order.

@@ -129,7 +129,7 @@ func (l *linter) servicePort(r *rule, x policy.Port, p ports, path string, serve
 			continue
 		}
 		var targets []string
-		for _, b := range l.view.VIPs[key] {
+		for _, b := range l.view.Backends(key) {
 			if t := fmt.Sprint(b.Port); slices.Contains(servers, b.Workload) && int32(b.Port) != p.low && !slices.Contains(targets, t) {
 				targets = append(targets, t)
 			}

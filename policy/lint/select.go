@@ -94,7 +94,16 @@ func (l *linter) candidates(p pods) []*identity.Workload {
 			return l.view.Labelled(k, c.values[0])
 		}
 	}
-	return l.view.Workloads
+	if p.spaces.free() {
+		return l.view.Workloads
+	}
+	var out []*identity.Workload
+	for _, space := range l.known.namespaces {
+		if in := l.view.In(space); len(in) > 0 && p.spaces.matches(spaceLabels(in[0])) {
+			out = append(out, in...)
+		}
+	}
+	return out
 }
 
 // contradicts tells of a selector that nothing can fulfil.
