@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"time"
 
 	"github.com/bulkhead-firewall/bulkhead/api"
 	"github.com/bulkhead-firewall/bulkhead/kube"
@@ -21,12 +22,24 @@ type offline struct {
 // manifests, policies of every kind, tests of policies, and what `bulkhead workloads -o json` prints.
 // Nothing comes back unless all of it could be read. Errors: those of all files, joined, each with file:line.
 func (a *app) readOffline(paths []string) (*offline, error) {
+	files, err := a.readFilesOf(paths)
+	if err != nil {
+		return nil, err
+	}
+	return parseOffline(files)
+}
+
+// readFilesOf reads what commands without a daemon are given: a file that is not there is wrong input.
+func (a *app) readFilesOf(paths []string) ([]api.File, error) {
 	files, err := a.readFiles(paths)
 	if err != nil {
 		return nil, badInput(err)
 	}
-	return parseOffline(files)
+	return files, nil
 }
+
+// current is the policies without the rules that have expired by now.
+func (o *offline) current() *policy.Set { return o.set.At(time.Now()) }
 
 func parseOffline(files []api.File) (*offline, error) {
 	var policies []policy.Policy

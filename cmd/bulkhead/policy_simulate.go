@@ -140,16 +140,17 @@ func (a *app) simulateRecorded(paths, inForce []string, flows string) (simulatio
 	if err != nil {
 		return simulation{}, err
 	}
-	to, from := off.set, (*simulate.World)(nil)
+	to, from := off.current(), (*simulate.World)(nil)
 	if len(inForce) > 0 {
 		base, err := a.readOffline(inForce)
 		if err != nil {
 			return simulation{}, err
 		}
-		from = worldOf(off, base.set)
+		from = worldOf(off, base.current())
 		if to, err = base.set.With(valuesOf(off.set)...); err != nil {
 			return simulation{}, badInput(err)
 		}
+		to = to.At(time.Now())
 	}
 	r := simulate.Compare(from, *worldOf(off, to), cast(off.cluster, edges))
 	return newSimulation(&r), nil

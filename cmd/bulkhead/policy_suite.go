@@ -63,9 +63,10 @@ mean, in all address families that both ends have. Exits with 1 when one fails.`
 			if len(files) == 0 {
 				return badInput(fmt.Errorf("policy test: the files hold no tests; want a document of kind %s", suite.Kind))
 			}
+			set := off.current()
 			results := make([][]suite.Result, len(files))
 			for i := range files {
-				results[i] = files[i].Run(off.cluster, off.set)
+				results[i] = files[i].Run(off.cluster, set)
 			}
 			if junit != "" {
 				if err := writeJUnit(junit, files, results); err != nil {

@@ -48,9 +48,10 @@ nobody has is the world. Exits with 1 where a name is nobody's.`,
 			if err != nil {
 				return err
 			}
+			set := off.current()
 			answers := make([]suite.Answer, len(list))
 			for i := range list {
-				answers[i] = off.cluster.Ask(off.set, &list[i])
+				answers[i] = off.cluster.Ask(set, &list[i])
 			}
 			if err := writeAnswers(a.out, list, answers); err != nil {
 				return err
