@@ -37,6 +37,7 @@ type Party struct {
 	Service  string     `json:"service"`            // "namespace/name", "node", "dns", "world" or a network's name
 	Workload string     `json:"workload,omitempty"` // "namespace/pod"
 	Addr     netip.Addr `json:"ip"`
+	Name     string     `json:"name,omitempty"` // DNS name under which the client knows the address, the first of several
 }
 
 // Alert is one JSON line. Its key for folding is everything but times and Count.

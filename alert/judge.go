@@ -15,6 +15,7 @@ type Case struct {
 	Workload   *identity.Workload // that reported: in whose namespace or at whose guard it was
 	Client     identity.Peer
 	Server     identity.Peer
+	Names      []string           // DNS names under which the client knows the server's address
 	Backends   []identity.Backend // behind the server's address, where that is virtual
 	Sighting   flow.Sighting      // what Graph.Observe made of it; may be zero for Spoof and Raw
 	Decision   policy.Decision

@@ -50,12 +50,21 @@ func connection(c *Case) (Alert, flow.Key) {
 	}
 	if c.Server.Kind == identity.World {
 		a.Server.Service = "world"
+		if len(c.Names) > 0 {
+			a.Server.Name = c.Names[0]
+		}
 	}
 	return a, k
 }
 
-// target names what was tried: "shop/db on TCP/22".
-func target(k flow.Key) string { return k.Server.String() + " on " + flow.PortName(k.Protocol, k.Port) }
+// target names what was tried: "shop/db on TCP/22", "203.0.113.7 (api.example.com) on TCP/443".
+func (a *Alert) target(k flow.Key) string {
+	name := ""
+	if a.Server.Name != "" {
+		name = " (" + a.Server.Name + ")"
+	}
+	return k.Server.String() + name + " on " + flow.PortName(k.Protocol, k.Port)
+}
 
 // denied is about a connection that policy denies.
 func denied(c *Case) Alert {
@@ -77,14 +86,14 @@ func denied(c *Case) Alert {
 	}
 	dir, side := denyingSide(c)
 	if dir == 0 {
-		a.Reason = fmt.Sprintf("%s tried %s and %s by rules that changed since: the policies now in force allow it", a.Client.name(), target(k), end)
+		a.Reason = fmt.Sprintf("%s tried %s and %s by rules that changed since: the policies now in force allow it", a.Client.name(), a.target(k), end)
 		a.Advice = "nothing, unless it goes on; then: " + explain(k)
 		return a
 	}
 	if a.Breaks = policies(side.Policies); side.Rule != "" {
 		a.Breaks = "rule " + side.Rule
 	}
-	a.Reason = fmt.Sprintf("%s tried %s and %s: %s", a.Client.name(), target(k), end, side.Reason)
+	a.Reason = fmt.Sprintf("%s tried %s and %s: %s", a.Client.name(), a.target(k), end, side.Reason)
 	if side.Note != "" && !strings.Contains(side.Reason, side.Note) {
 		a.Reason += "; the policy says why: " + side.Note
 	}
@@ -130,10 +139,10 @@ func newEdge(c *Case) Alert {
 	}
 	a.Breaks = "baseline " + c.Baseline.String()
 	a.Reason = fmt.Sprintf("%s called %s, which %s never did while it learned; no policy denies it and it was let through",
-		a.Client.name(), target(k), k.Client)
+		a.Client.name(), a.target(k), k.Client)
 	if k.Client.Kind != identity.Pod || c.Baseline != k.Client.Service {
 		a.Reason = fmt.Sprintf("%s called %s, which nothing of %s did while %s learned; no policy denies it and it was let through",
-			a.Client.name(), target(k), k.Client, c.Baseline)
+			a.Client.name(), a.target(k), k.Client, c.Baseline)
 	}
 	a.Advice = fmt.Sprintf("if it belongs there, learn it: bulkhead mode %s learn; if not, isolate it: bulkhead policy generate --service %s", c.Baseline, c.Baseline)
 	return a

@@ -142,6 +142,7 @@ type Flow struct {
 	ClientIP  string    `json:"clientIP"`
 	Server    string    `json:"server"`
 	ServerIP  string    `json:"serverIP"`
+	Name      string    `json:"serverName,omitempty"` // DNS name under which the client knows the server's address
 	Protocol  string    `json:"protocol"`
 	Port      uint16    `json:"port"`
 	Verdict   string    `json:"verdict"`

@@ -24,9 +24,11 @@ func (d *Daemon) Explain(_ context.Context, r api.ExplainRequest) (api.Explanati
 	if err != nil {
 		return x, err
 	}
-	server, err := resolve(view, r.Server, &x.Notes)
-	if err != nil {
-		return x, err
+	server, named := d.serverNamed(view, client, r.Server, &x.Notes)
+	if !named {
+		if server, err = resolve(view, r.Server, &x.Notes); err != nil {
+			return x, err
+		}
 	}
 	port, err := portOf(r, protocol, server)
 	if err != nil {
@@ -35,7 +37,10 @@ func (d *Daemon) Explain(_ context.Context, r api.ExplainRequest) (api.Explanati
 	if r.PortName != "" {
 		x.Notes = append(x.Notes, fmt.Sprintf("port %q of %s is %s", r.PortName, r.Server, flow.PortName(protocol, port)))
 	}
-	c := policy.Connection{Client: client, Server: server, Protocol: protocol, Port: port}
+	c := policy.Connection{Client: client, Server: server, Protocol: protocol, Port: port, Names: d.namesKnown(client, server)}
+	if len(c.Names) > 0 {
+		x.Notes = append(x.Notes, fmt.Sprintf("%s knows %s as %s", r.Client, server.Addr, strings.Join(c.Names, ", ")))
+	}
 	decision := set.Evaluate(view, c)
 	cm, sm := m.modeOf(client), m.modeOf(server)
 	x.Verdict, x.Policy = outcome(decision, cm, sm).String(), decision.Verdict.String()

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/bulkhead-firewall/bulkhead/firewall"
@@ -177,4 +178,38 @@ func (d *Daemon) namesOf(id string, server netip.Addr) []string {
 		return nil
 	}
 	return w.names.Of(server)
+}
+
+// namesKnown gives the names under which a client, if it is a workload of this node, knows a server.
+func (d *Daemon) namesKnown(client, server identity.Peer) []string {
+	if client.Kind != identity.Pod || client.Workload == nil {
+		return nil
+	}
+	return d.namesOf(client.Workload.ID, server.Addr)
+}
+
+// serverNamed finds a server by a DNS name that the client looked up.
+func (d *Daemon) serverNamed(view *identity.View, client identity.Peer, name string, notes *[]string) (identity.Peer, bool) {
+	if client.Kind != identity.Pod || client.Workload == nil {
+		return identity.Peer{}, false
+	}
+	d.mu.Lock()
+	w := d.workloads[client.Workload.ID]
+	d.mu.Unlock()
+	if w == nil {
+		return identity.Peer{}, false
+	}
+	var addrs []netip.Addr
+	for _, k := range w.names.Known(false) {
+		if k.Name == strings.ToLower(strings.TrimSuffix(name, ".")) {
+			addrs = append(addrs, k.Addr)
+		}
+	}
+	if len(addrs) == 0 {
+		return identity.Peer{}, false
+	}
+	if len(addrs) > 1 {
+		*notes = append(*notes, fmt.Sprintf("%s is %d addresses; %s stands for them", name, len(addrs), addrs[0]))
+	}
+	return view.Peer(addrs[0]), true
 }

@@ -80,7 +80,7 @@ func (d *Daemon) onRecord(id string, r flow.Record) {
 		return
 	}
 	d.count(&r)
-	c := alert.Case{Record: r, Workload: self, Client: client, Server: server, Backends: backends, Sighting: sighting, Known: true}
+	c := alert.Case{Record: r, Workload: self, Client: client, Server: server, Backends: backends, Sighting: sighting, Known: true, Names: conn.Names}
 	if r.Event == flow.Birth || r.Event == flow.Denied {
 		// The ends of the edge, not of the packet: behind a virtual address stands a service with a mode.
 		m := d.modes.Load()
@@ -120,6 +120,9 @@ func flowRow(c *alert.Case) api.Flow {
 	}
 	if w := c.Workload; w != nil {
 		row.Workload = w.Namespace + "/" + w.Name
+	}
+	if len(c.Names) > 0 && c.Server.Kind == identity.World {
+		row.Name = c.Names[0]
 	}
 	side := c.Decision.Egress
 	if r.Direction == policy.Ingress {
