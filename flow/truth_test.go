@@ -151,7 +151,7 @@ func (s *shop) live(t testing.TB) {
 // dialled is the virtual address and port by which clients reach a container port, if any.
 func (s *shop) dialled(service string, server netip.Addr, proto identity.Protocol, target uint16) (netip.Addr, uint16) {
 	for _, k := range s.view.VIPKeys() {
-		for _, b := range s.view.VIPs[k] {
+		for _, b := range s.view.Backends(k) {
 			if k.Protocol == proto && b.Port == target && slices.Contains(b.Workload.Addrs, server) {
 				return k.Addr, k.Port
 			}

@@ -218,10 +218,13 @@ func (ix *Index) publishLocked(r *record) {
 			}
 		}
 	}
-	r.published = &w
-	for _, a := range w.Addrs {
+	ix.pending.touch(w.ID)
+	if r.published == nil || !w.same(r.published) {
+		r.published = &w
+	}
+	for _, a := range r.published.Addrs {
 		if t, ok := ix.owners[a]; ok && t.record == r {
-			t.workload = &w
+			t.workload = r.published
 			ix.owners[a] = t
 		}
 	}

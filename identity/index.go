@@ -52,6 +52,10 @@ type Index struct {
 	nodes      map[string]NodeInfo       //
 	noBuiltIn  [2]bool                   // node, dns: not allowed by itself
 	view       atomic.Pointer[View]      // nil: something changed since
+
+	last       *View                // the last view made
+	pending    pending              // what changed since
+	neighbours map[netip.Prefix]int // of the last view: how many owned addresses are in each
 }
 
 type spaceName struct{ space, name string }
@@ -136,6 +140,7 @@ func (ix *Index) Withdraw(id string, src Source) bool {
 		return false
 	}
 	delete(ix.records, id)
+	ix.pending.touch(id)
 	ix.ungroupLocked(r)
 	touched := make([]netip.Addr, 0, len(r.claims))
 	for a := range r.claims {
@@ -198,7 +203,9 @@ func (ix *Index) SetServices(services []KubeService) {
 		s.Addrs = normalAddrs(s.Addrs)
 		clean[i] = s
 	}
-	set(ix, &ix.services, clean)
+	if set(ix, &ix.services, clean) {
+		ix.pending.services = true
+	}
 }
 
 // SetNamespaceLabels replaces the labels of all namespaces. They take precedence over what
@@ -221,14 +228,14 @@ func (ix *Index) SetNamespaceLabels(spaces map[string]Labels) {
 func (ix *Index) SetNode(addrs []netip.Addr) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	set(ix, &ix.nodeAddrs, normalAddrs(addrs))
+	ix.tell(set(ix, &ix.nodeAddrs, normalAddrs(addrs)))
 }
 
 // SetResolvers replaces the resolvers of all workloads that run here.
 func (ix *Index) SetResolvers(addrs []netip.Addr) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	set(ix, &ix.resolvers, normalAddrs(addrs))
+	ix.tell(set(ix, &ix.resolvers, normalAddrs(addrs)))
 }
 
 // SetNetworks replaces the named networks of the configuration. [MetadataNetwork] is there without
@@ -240,14 +247,14 @@ func (ix *Index) SetNetworks(networks map[string][]netip.Prefix) {
 	for name, p := range networks {
 		clean[name] = normalPrefixes(p)
 	}
-	set(ix, &ix.networks, clean)
+	ix.tell(set(ix, &ix.networks, clean))
 }
 
 // SetPodBlocks replaces the cluster's pod ranges.
 func (ix *Index) SetPodBlocks(blocks []netip.Prefix) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	set(ix, &ix.podBlocks, normalPrefixes(blocks))
+	ix.tell(set(ix, &ix.podBlocks, normalPrefixes(blocks)))
 }
 
 // SetNodes replaces what node objects say: labels and addresses, by node name.
@@ -258,7 +265,7 @@ func (ix *Index) SetNodes(nodes map[string]NodeInfo) {
 	for name, n := range nodes {
 		clean[name] = NodeInfo{Labels: maps.Clone(n.Labels), Addrs: normalAddrs(n.Addrs)}
 	}
-	set(ix, &ix.nodes, clean)
+	ix.tell(set(ix, &ix.nodes, clean))
 }
 
 // SetBuiltIns says what is allowed without a policy: that the node talks to its own workloads, and that
@@ -266,8 +273,11 @@ func (ix *Index) SetNodes(nodes map[string]NodeInfo) {
 func (ix *Index) SetBuiltIns(node, dns bool) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	set(ix, &ix.noBuiltIn, [2]bool{!node, !dns})
+	ix.tell(set(ix, &ix.noBuiltIn, [2]bool{!node, !dns}))
 }
+
+// tell notes that something changed that is no workload and no Service.
+func (ix *Index) tell(changed bool) { ix.pending.told = ix.pending.told || changed }
 
 func set[T any](ix *Index, field *T, value T) bool {
 	if reflect.DeepEqual(*field, value) {

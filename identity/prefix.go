@@ -39,7 +39,6 @@ func Normal(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 // configuration without this node's own addresses. Known workloads outside of them are not in it.
 // Sorted, disjoint.
 func (v *View) Cluster() []netip.Prefix {
-	v.derive()
 	return v.cluster
 }
 
@@ -55,7 +54,6 @@ func (v *View) Cluster() []netip.Prefix {
 // A resolver, or a named network other than "metadata", that lies outside of these is part of it.
 // The list is short and stays the same while workloads come and go in their blocks. Sorted, disjoint.
 func (v *View) World() []netip.Prefix {
-	v.derive()
 	return v.world
 }
 
@@ -83,26 +81,11 @@ func worldBlocks(v *View) []netip.Prefix {
 	for _, a := range v.NodeAddrs {
 		holes = append(holes, Single(a))
 	}
-	around := map[netip.Prefix]bool{}
-	add := func(a netip.Addr, bits4, bits6 int) {
-		bits := bits4
-		if a.Is6() {
-			bits = bits6
-		}
-		if p, err := a.Prefix(bits); err == nil {
-			around[p] = true
-		}
-	}
-	for a := range v.ByAddr {
-		add(a, 24, 64)
-	}
+	holes = append(holes, v.around...)
 	for a := range v.VIPNames {
 		if a.IsPrivate() {
-			add(a, 24, 112)
+			holes = append(holes, blockAround(a, 24, 112))
 		}
-	}
-	for p := range around {
-		holes = append(holes, p)
 	}
 	holes = Union(holes)
 	var out []netip.Prefix
@@ -110,6 +93,19 @@ func worldBlocks(v *View) []netip.Prefix {
 		out = append(out, Subtract(p, holes)...)
 	}
 	return out
+}
+
+// neighbourhood is what counts as the cluster around a workload's address: a neighbour that is not known
+// yet is not the world.
+func neighbourhood(a netip.Addr) netip.Prefix { return blockAround(a, 24, 64) }
+
+func blockAround(a netip.Addr, bits4, bits6 int) netip.Prefix {
+	bits := bits4
+	if a.Is6() {
+		bits = bits6
+	}
+	p, _ := a.Prefix(bits) // of a valid address without zone
+	return p
 }
 
 // Single is the prefix of one address.

@@ -127,7 +127,7 @@ func TestAgainstSlowList(t *testing.T) {
 			for i := range 12 {
 				a := netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
 				got, want := "nobody", "nobody"
-				if w := v.ByAddr[a]; w != nil {
+				if w := v.Owner(a); w != nil {
 					got = w.ID
 				}
 				if c := slow.owner(a); c != nil {
@@ -153,14 +153,18 @@ func coherent(t *testing.T, v *View) {
 		if !w.HostNetwork {
 			for _, a := range w.Addrs {
 				n++
-				if v.ByAddr[a] != w {
-					t.Fatalf("%s has %s, which ByAddr gives to %v", w.ID, a, v.ByAddr[a])
+				if v.Owner(a) != w {
+					t.Fatalf("%s has %s, which Owner gives to %v", w.ID, a, v.Owner(a))
 				}
 			}
 		}
 	}
-	if n != len(v.ByAddr) {
-		t.Fatalf("%d addresses of workloads, %d owned", n, len(v.ByAddr))
+	owned := 0
+	for range v.Owned() {
+		owned++
+	}
+	if n != owned {
+		t.Fatalf("%d addresses of workloads, %d owned", n, owned)
 	}
 }
 

@@ -3,12 +3,13 @@ package identity
 import (
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
-	"strings"
 )
 
 // View gives the present picture. It is made once per generation and shared; nothing in it may be
-// written to.
+// written to. What it costs grows with what changed since the last one, and only little with what there
+// is.
 func (ix *Index) View() *View {
 	if v := ix.view.Load(); v != nil {
 		return v
@@ -18,134 +19,122 @@ func (ix *Index) View() *View {
 	if v := ix.view.Load(); v != nil {
 		return v
 	}
-	v := ix.snapshotLocked()
+	v := ix.snapshotLocked(ix.last, ix.pending)
+	ix.last, ix.pending = v, pending{}
 	ix.view.Store(v)
 	return v
 }
 
-func (ix *Index) snapshotLocked() *View {
+// pending is what may not be as in the last view.
+type pending struct {
+	workloads map[string]bool // by ID
+	services  bool
+	told      bool // anything else
+}
+
+func (p *pending) touch(id string) {
+	if p.workloads == nil {
+		p.workloads = map[string]bool{}
+	}
+	p.workloads[id] = true
+}
+
+// snapshotLocked makes the view that follows another, or the first one (nil).
+func (ix *Index) snapshotLocked(last *View, p pending) *View {
 	v := &View{
-		Generation: ix.generation,
-		Node:       ix.node,
-		Workloads:  make([]*Workload, 0, len(ix.records)),
-		ByAddr:     make(map[netip.Addr]*Workload, len(ix.owners)),
-		NodeAddrs:  ix.nodeAddrs,
-		Resolvers:  ix.resolvers,
-		Networks:   maps.Clone(ix.networks),
-		PodBlocks:  ix.podBlocks,
-		Services:   ix.services,
-		Nodes:      ix.nodes,
-		NoNode:     ix.noBuiltIn[0],
-		NoDNS:      ix.noBuiltIn[1],
+		Generation: ix.generation, Node: ix.node,
+		NodeAddrs: ix.nodeAddrs, Resolvers: ix.resolvers, Networks: ix.networks, PodBlocks: ix.podBlocks,
+		Services: ix.services, Nodes: ix.nodes, NoNode: ix.noBuiltIn[0], NoDNS: ix.noBuiltIn[1],
+		news: news{memo: &memo{}},
 	}
-	for _, r := range ix.records {
-		if !r.hidden {
-			v.Workloads = append(v.Workloads, r.published)
-		}
+	before := last
+	if last == nil {
+		before = &View{picture: newPicture()}
+		p.services, p.told = true, true
+		ix.neighbours = map[netip.Prefix]int{}
 	}
-	slices.SortFunc(v.Workloads, func(a, b *Workload) int { return strings.Compare(a.ID, b.ID) })
-	for a, t := range ix.owners {
-		v.ByAddr[a] = t.workload
+	changes := ix.changesLocked(before, p.workloads)
+	v.Workloads = merge(before.Workloads, changes)
+	v.picture = before.picture.clone()
+	v.around = ix.ownLocked(v, before, changes)
+	v.enroll(changes)
+	var keys []VIPKey
+	if v.plan = before.plan; p.services {
+		v.serveAnew(newPlan(ix.services))
+	} else {
+		keys = v.plan.serve(&v.picture, changes)
 	}
-	v.VIPs, v.VIPNames = resolve(ix.services, v.Workloads)
+	v.VIPNames = v.plan.names
+	other := v.settle(before, p)
+	if last != nil {
+		v.news = last.news.follow(step{last.Generation, Delta{Changes: changes, VIPs: keys, Whole: other}})
+	}
 	return v
 }
 
-// label is one selector term in one namespace.
-type label struct{ space, key, value string }
-
-// resolve finds the workloads behind every port of every Service address. A Service without
-// selector has none: its endpoints are somebody else's to say. A backend that has no address of the
-// Service address's family, has ended, or does not declare the port's name, is left out.
-func resolve(services []KubeService, workloads []*Workload) (map[VIPKey][]Backend, map[netip.Addr]string) {
-	used := map[label][]*Workload{}
-	for _, s := range services {
-		for k, val := range s.Selector {
-			used[label{s.Namespace, k, val}] = nil
+// changesLocked finds out what became of the workloads that were touched.
+func (ix *Index) changesLocked(before *View, touched map[string]bool) []Change {
+	out := make([]Change, 0, len(touched))
+	for id := range touched {
+		c := Change{Before: before.Workload(id)}
+		if r := ix.records[id]; r != nil && !r.hidden {
+			c.After = r.published
+		}
+		if c.Before != c.After {
+			out = append(out, c)
 		}
 	}
-	for _, w := range workloads { // sorted by ID, so every list is too
-		for k, val := range w.Labels {
-			l := label{w.Namespace, k, val}
-			if list, ok := used[l]; ok {
-				used[l] = append(list, w)
-			}
-		}
-	}
-	vips, names := map[VIPKey][]Backend{}, map[netip.Addr]string{}
-	for _, s := range services {
-		selected := s.selects(used)
-		for _, a := range s.Addrs {
-			if _, taken := names[a]; !taken {
-				names[a] = s.Namespace + "/" + s.Name
-			}
-			for _, p := range s.Ports {
-				key := VIPKey{Addr: a, Protocol: p.protocol(), Port: p.Port}
-				if _, taken := vips[key]; !taken {
-					vips[key] = p.backends(selected, a.Is4())
-				}
-			}
-		}
-	}
-	return vips, names
-}
-
-// selects looks at the shortest list of candidates only.
-func (s KubeService) selects(by map[label][]*Workload) []*Workload {
-	var candidates []*Workload
-	first := true
-	for k, val := range s.Selector {
-		if list := by[label{s.Namespace, k, val}]; first || len(list) < len(candidates) {
-			candidates, first = list, false
-		}
-	}
-	var out []*Workload
-	for _, w := range candidates {
-		all := true
-		for k, val := range s.Selector {
-			have, ok := w.Labels[k]
-			all = all && ok && have == val
-		}
-		if all && len(w.Addrs) > 0 {
-			out = append(out, w)
-		}
-	}
+	slices.SortFunc(out, compareChanges)
 	return out
 }
 
-func (p ServicePort) protocol() Protocol {
-	if p.Protocol == AnyProtocol {
-		return TCP // the API's default
+// ownLocked brings the owners of addresses up to date, and gives the neighbourhoods of all of them.
+func (ix *Index) ownLocked(v, before *View, changes []Change) []netip.Prefix {
+	moved := false
+	v.own(changes, func(a netip.Addr, by int) {
+		p := neighbourhood(a)
+		n := ix.neighbours[p] + by
+		moved = moved || n == 0 || n == 1 && by > 0
+		if ix.neighbours[p] = n; n == 0 {
+			delete(ix.neighbours, p)
+		}
+	})
+	if !moved {
+		return before.around
 	}
-	return p.Protocol
+	return slices.SortedFunc(maps.Keys(ix.neighbours), ComparePrefixes)
 }
 
-func (p ServicePort) backends(selected []*Workload, is4 bool) []Backend {
-	var out []Backend
-	for _, w := range selected {
-		if !slices.ContainsFunc(w.Addrs, func(a netip.Addr) bool { return a.Is4() == is4 }) {
-			continue
-		}
-		port := p.Target
-		if p.TargetName != "" {
-			port = w.PortNamed(p.TargetName, p.protocol())
-			if port == 0 {
-				continue
-			}
-		} else if port == 0 {
-			port = p.Port
-		}
-		out = append(out, Backend{Workload: w, Port: port})
+// serveAnew works out who is behind every Service of a plan.
+func (v *View) serveAnew(p *plan) {
+	v.plan = p
+	v.served.Clear(false)
+	v.vips.Clear(false)
+	v.fronts.Clear(false)
+	p.front(&v.picture)
+	all := make([]Change, len(v.Workloads))
+	for i, w := range v.Workloads {
+		all[i].After = w
 	}
-	return out
+	p.serve(&v.picture, all)
 }
 
-// PortNamed gives the number of the container port of that name and protocol; 0: there is none.
-func (w *Workload) PortNamed(name string, p Protocol) uint16 {
-	for _, c := range w.Ports {
-		if c.Name == name && (c.Protocol == p || c.Protocol == AnyProtocol && p == TCP) {
-			return c.Port
+// settle works out what depends on more than workloads, and says whether anything beside workloads and
+// those behind Services is not as it was.
+func (v *View) settle(before *View, p pending) (other bool) {
+	v.hosts, v.cluster, v.world, v.nets = before.hosts, before.cluster, before.world, before.nets
+	if p.told {
+		v.nets, v.cluster = longestFirst(v.Networks), clusterBlocks(v)
+	}
+	if p.told || !slices.Equal(v.atHosts, before.atHosts) {
+		if hosts := hostAddrs(v); !reflect.DeepEqual(hosts, before.hosts) {
+			v.hosts, other = hosts, true
 		}
 	}
-	return 0
+	if p.told || p.services || !slices.Equal(v.around, before.around) {
+		if world := worldBlocks(v); !slices.Equal(world, before.world) {
+			v.world, other = world, true
+		}
+	}
+	return other || p.told || p.services
 }

@@ -1,10 +1,11 @@
 package identity
 
 import (
+	"cmp"
+	"iter"
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 )
 
 // Backend is one workload behind a virtual address, with its own port.
@@ -22,14 +23,12 @@ type VIPKey struct {
 
 // View is an immutable picture of who is who, taken from an [Index]. Everything in it is shared
 // and must not be written to. Policy and the compiler work on a View, so that one computation sees
-// one world.
+// one world. One view shares with the next all that did not change.
 type View struct {
 	Generation uint64
-	Node       string      // this node's name
-	Workloads  []*Workload // sorted by ID
-	ByAddr     map[netip.Addr]*Workload
-	VIPs       map[VIPKey][]Backend // every port of every Service; sorted by workload ID
-	VIPNames   map[netip.Addr]string
+	Node       string                    // this node's name
+	Workloads  []*Workload               // sorted by ID
+	VIPNames   map[netip.Addr]string     // Service addresses: "namespace/name"
 	NodeAddrs  []netip.Addr              // this node's own addresses, sorted
 	Resolvers  []netip.Addr              // resolvers of resolv.conf of all local workloads, sorted
 	Networks   map[string][]netip.Prefix // named networks
@@ -39,22 +38,14 @@ type View struct {
 	NoNode     bool                      // the node's own traffic to its workloads is not allowed by itself
 	NoDNS      bool                      // asking resolvers is not allowed by itself
 
-	derived sync.Once
-	cluster []netip.Prefix
-	world   []netip.Prefix
-	vipKeys []VIPKey
-	spaces  map[string][]*Workload
-	labels  map[string]map[string][]*Workload // key, value: who carries it
-	nets    []namedPrefix
+	picture
+	plan    *plan
+	around  []netip.Prefix          // the neighbourhoods of known workloads
+	cluster []netip.Prefix          // see Cluster
+	world   []netip.Prefix          // see World
+	nets    []namedPrefix           // of Networks, the longest first
 	hosts   map[string][]netip.Addr // node: its addresses
-	served  map[string][]*Workload  // "namespace/name" of a Service: the workloads that it selects
-	fronts  []front                 // sorted by address
-}
-
-// front says that an address is a Service's, or of a workload behind it.
-type front struct {
-	addr netip.Addr
-	key  VIPKey
+	news    news
 }
 
 type namedPrefix struct {
@@ -67,7 +58,7 @@ type namedPrefix struct {
 // IPv4-mapped addresses are unmapped and zones stripped.
 func (v *View) Peer(addr netip.Addr) Peer {
 	addr = Normal(addr)
-	if w := v.ByAddr[addr]; w != nil {
+	if w := v.Owner(addr); w != nil {
 		return Peer{Kind: Pod, Addr: addr, Workload: w}
 	}
 	return v.unowned(addr)
@@ -84,7 +75,6 @@ func (v *View) unowned(addr netip.Addr) Peer {
 	if name, ok := v.VIPNames[addr]; ok {
 		return Peer{Kind: VIP, Addr: addr, Network: name}
 	}
-	v.derive()
 	for _, n := range v.nets { // longest prefix first
 		if n.prefix.Contains(addr) {
 			return Peer{Kind: Network, Addr: addr, Network: n.name}
@@ -97,35 +87,61 @@ func (v *View) unowned(addr netip.Addr) Peer {
 // address of its family. Nil: not a Service's port, or nobody behind it.
 func (v *View) Backends(key VIPKey) []Backend {
 	key.Addr = Normal(key.Addr)
-	return v.VIPs[key]
+	x, _ := v.vips.Get(backing{key: key})
+	return x.backends
 }
 
 // VIPKeys lists every port of every virtual address, sorted.
-func (v *View) VIPKeys() []VIPKey {
-	v.derive()
-	return v.vipKeys
+func (v *View) VIPKeys() []VIPKey { return v.plan.keys }
+
+// PortsOf lists the ports of a virtual address, sorted.
+func (v *View) PortsOf(a netip.Addr) []VIPKey {
+	from, _ := slices.BinarySearchFunc(v.plan.keys, a, func(k VIPKey, a netip.Addr) int { return cmp.Or(k.Addr.Compare(a), 1) })
+	to := from
+	for to < len(v.plan.keys) && v.plan.keys[to].Addr == a {
+		to++
+	}
+	return v.plan.keys[from:to]
+}
+
+// Owner is the workload with a namespace of its own that has an address, in the form of [Normal]; nil:
+// none that is known.
+func (v *View) Owner(a netip.Addr) *Workload {
+	x, _ := v.owners.Get(owning{addr: a})
+	return x.workload
+}
+
+// Owned goes through all addresses that workloads own, sorted.
+func (v *View) Owned() iter.Seq2[netip.Addr, *Workload] {
+	return func(yield func(netip.Addr, *Workload) bool) {
+		v.owners.Ascend(func(x owning) bool { return yield(x.addr, x.workload) })
+	}
 }
 
 // In lists the workloads of a Kubernetes namespace, sorted by ID.
 func (v *View) In(namespace string) []*Workload {
-	v.derive()
-	return v.spaces[namespace]
+	x, _ := v.spaces.Get(roll{rollKey: rollKey{name: namespace}})
+	return x.list
 }
 
 // Labelled lists the workloads of all namespaces that carry a label with that value, sorted by ID.
 func (v *View) Labelled(key, value string) []*Workload {
-	v.derive()
-	return v.labels[key][value]
+	x, _ := v.labels.Get(roll{rollKey: rollKey{key, value}})
+	return x.list
 }
 
 // Workload finds a workload by its ID; nil: not known.
-func (v *View) Workload(id string) *Workload {
-	i, ok := slices.BinarySearchFunc(v.Workloads, id, func(w *Workload, id string) int { return strings.Compare(w.ID, id) })
+func (v *View) Workload(id string) *Workload { return byID(v.Workloads, id) }
+
+func byID(sorted []*Workload, id string) *Workload {
+	i, ok := slices.BinarySearchFunc(sorted, id, compareID)
 	if !ok {
 		return nil
 	}
-	return v.Workloads[i]
+	return sorted[i]
 }
+
+func compareID(w *Workload, id string) int { return strings.Compare(w.ID, id) }
 
 // Find finds a workload by namespace and name. Where several carry them, the one that runs here
 // comes first, then the one that came last; nil: not known.
@@ -149,42 +165,14 @@ func better(a, b *Workload) bool {
 	return a.Since.After(b.Since)
 }
 
-// derive fills what is computed from the exported fields, once.
-func (v *View) derive() {
-	v.derived.Do(func() {
-		v.spaces, v.labels = map[string][]*Workload{}, map[string]map[string][]*Workload{}
-		for _, w := range v.Workloads {
-			v.spaces[w.Namespace] = append(v.spaces[w.Namespace], w)
-			for key, value := range w.Labels {
-				values := v.labels[key]
-				if values == nil {
-					values = map[string][]*Workload{}
-					v.labels[key] = values
-				}
-				values[value] = append(values[value], w)
-			}
-		}
-		for key := range v.VIPs {
-			v.vipKeys = append(v.vipKeys, key)
-		}
-		slices.SortFunc(v.vipKeys, compareVIPs)
-		for name, prefixes := range v.Networks {
-			for _, p := range prefixes {
-				v.nets = append(v.nets, namedPrefix{p, name})
-			}
-		}
-		slices.SortFunc(v.nets, func(a, b namedPrefix) int {
-			if a.prefix.Bits() != b.prefix.Bits() {
-				return b.prefix.Bits() - a.prefix.Bits()
-			}
-			return strings.Compare(a.name, b.name)
-		})
-		v.hosts = hostAddrs(v)
-		v.cluster = clusterBlocks(v)
-		v.world = worldBlocks(v)
-		v.served = servedBy(v)
-		v.fronts = frontsOf(v)
-	})
+// On is the same picture as another node has it, whose addresses are given, sorted.
+func (v *View) On(node string, addrs []netip.Addr) *View {
+	out := *v
+	out.Node, out.NodeAddrs, out.news = node, addrs, news{}
+	out.hosts = hostAddrs(&out)
+	out.cluster = clusterBlocks(&out)
+	out.world = worldBlocks(&out)
+	return &out
 }
 
 func compareVIPs(a, b VIPKey) int {
@@ -208,7 +196,6 @@ func (v *View) IsHere(w *Workload) bool { return w.Local || w.Node == "" || w.No
 // NodeOf lists the addresses of the node that a workload runs on, as far as they are known: this
 // node's own, and those of workloads in that node's network namespace. Sorted.
 func (v *View) NodeOf(w *Workload) []netip.Addr {
-	v.derive()
 	node := w.Node
 	if v.IsHere(w) {
 		node = v.Node
@@ -219,7 +206,6 @@ func (v *View) NodeOf(w *Workload) []netip.Addr {
 // NodesWith lists the addresses of all known nodes whose labels fit, sorted. A node without an object
 // has no labels.
 func (v *View) NodesWith(fits func(Labels) bool) []netip.Addr {
-	v.derive()
 	var out []netip.Addr
 	for name, addrs := range v.hosts {
 		if fits(v.Nodes[name].Labels) {
@@ -233,71 +219,25 @@ func (v *View) NodesWith(fits func(Labels) bool) []netip.Addr {
 // Fronts calls do with every Service port that has to do with addresses of a block: its own address lies
 // there, or that of a workload behind it. One port may come several times.
 func (v *View) Fronts(p netip.Prefix, do func(VIPKey)) {
-	v.derive()
-	i, _ := slices.BinarySearchFunc(v.fronts, p.Masked().Addr(), func(f front, a netip.Addr) int {
-		if c := f.addr.Compare(a); c != 0 {
-			return c
+	v.fronts.AscendGreaterOrEqual(front{addr: p.Masked().Addr()}, func(f front) bool {
+		if !p.Contains(f.addr) {
+			return false
 		}
-		return 1
+		do(f.key)
+		return true
 	})
-	for ; i < len(v.fronts) && p.Contains(v.fronts[i].addr); i++ {
-		do(v.fronts[i].key)
-	}
-}
-
-func frontsOf(v *View) []front {
-	out := make([]front, 0, 2*len(v.VIPs))
-	for key, backends := range v.VIPs {
-		out = append(out, front{key.Addr, key})
-		for _, b := range backends {
-			for _, a := range b.Workload.Addrs {
-				if a.Is4() == key.Addr.Is4() {
-					out = append(out, front{a, key})
-				}
-			}
-		}
-	}
-	slices.SortFunc(out, func(a, b front) int {
-		if c := a.addr.Compare(b.addr); c != 0 {
-			return c
-		}
-		return compareVIPs(a.key, b.key)
-	})
-	return out
 }
 
 // Behind lists the workloads that a Service selects, those that have ended left out, sorted by ID. Nil:
 // no such Service, or one without selector, or nobody.
 func (v *View) Behind(namespace, service string) []*Workload {
-	v.derive()
-	return v.served[namespace+"/"+service]
+	x, _ := v.served.Get(roll{rollKey: rollKey{namespace, service}})
+	return x.list
 }
 
-// servedBy finds the workloads behind every Service.
-func servedBy(v *View) map[string][]*Workload {
-	out := make(map[string][]*Workload, len(v.Services))
-	for _, s := range v.Services {
-		if len(s.Selector) == 0 {
-			continue
-		}
-		for _, w := range v.spaces[s.Namespace] {
-			if len(w.Addrs) > 0 && s.Selects(w) {
-				name := s.Namespace + "/" + s.Name
-				out[name] = append(out[name], w)
-			}
-		}
-	}
-	return out
-}
-
-// Selects says whether a workload of the Service's namespace carries its labels.
-func (s KubeService) Selects(w *Workload) bool {
-	for k, val := range s.Selector {
-		if have, ok := w.Labels[k]; !ok || have != val {
-			return false
-		}
-	}
-	return len(s.Selector) > 0 && w.Namespace == s.Namespace
+// IsBehind says whether a workload is one of those behind a Service.
+func (v *View) IsBehind(namespace, service string, w *Workload) bool {
+	return byID(v.Behind(namespace, service), w.ID) == w
 }
 
 // hostAddrs gathers the addresses of every node: from node objects, and from the workloads in its
@@ -307,8 +247,8 @@ func hostAddrs(v *View) map[string][]netip.Addr {
 	for name, n := range v.Nodes {
 		hosts[name] = append(hosts[name], n.Addrs...)
 	}
-	for _, w := range v.Workloads {
-		if w.HostNetwork && (w.Node != "" || w.Local) {
+	for _, w := range v.atHosts {
+		if w.Node != "" || w.Local {
 			node := w.Node
 			if w.Local {
 				node = v.Node
@@ -321,4 +261,18 @@ func hostAddrs(v *View) map[string][]netip.Addr {
 		hosts[node] = slices.Compact(addrs)
 	}
 	return hosts
+}
+
+// longestFirst lists named networks by the length of their prefixes.
+func longestFirst(networks map[string][]netip.Prefix) []namedPrefix {
+	var out []namedPrefix
+	for name, prefixes := range networks {
+		for _, p := range prefixes {
+			out = append(out, namedPrefix{p, name})
+		}
+	}
+	slices.SortFunc(out, func(a, b namedPrefix) int {
+		return cmp.Or(b.prefix.Bits()-a.prefix.Bits(), strings.Compare(a.name, b.name))
+	})
+	return out
 }

@@ -1,7 +1,9 @@
 package identity
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -57,6 +59,14 @@ type Workload struct {
 type NodeInfo struct {
 	Labels Labels
 	Addrs  []netip.Addr
+}
+
+// same says whether two workloads are alike in all that is known of them.
+func (w *Workload) same(o *Workload) bool {
+	return w.ID == o.ID && w.Namespace == o.Namespace && w.Name == o.Name && w.Node == o.Node && w.Service == o.Service &&
+		w.HostNetwork == o.HostNetwork && w.Local == o.Local && w.Source == o.Source && w.Since.Equal(o.Since) &&
+		slices.Equal(w.Addrs, o.Addrs) && slices.Equal(w.Ports, o.Ports) &&
+		maps.Equal(w.Labels, o.Labels) && maps.Equal(w.NamespaceLabels, o.NamespaceLabels)
 }
 
 // PeerKind tells what the other end of a flow is. The zero value is the least trusted.

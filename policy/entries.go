@@ -204,7 +204,7 @@ func (p *peer) candidates(v *identity.View) []*identity.Workload {
 // named ports.
 func (b *builder) addresses(addrs []netip.Addr, r *rule) {
 	for _, a := range addrs {
-		b.single(a, b.view.ByAddr[a], r, byName)
+		b.single(a, b.view.Owner(a), r, byName)
 	}
 }
 

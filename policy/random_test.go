@@ -251,7 +251,21 @@ func (d dice) ports() []identity.ContainerPort {
 	return out
 }
 
-func (d dice) cluster() *identity.View {
+func (d dice) workload(i int) identity.Workload {
+	w := identity.Workload{
+		ID: fmt.Sprintf("w%02d", i), Namespace: d.pick(names...), Name: fmt.Sprintf("pod%d", i), Labels: d.labels(),
+		Ports: d.ports(), Node: d.pick("n1", "n2", ""), HostNetwork: d.chance(12), Source: identity.SourceInventory,
+	}
+	w.Local = w.Node == "n1"
+	for range 1 + d.IntN(2) {
+		w.Addrs = append(w.Addrs, d.addr())
+	}
+	return w
+}
+
+func (d dice) cluster() *identity.View { return d.index().View() }
+
+func (d dice) index() *identity.Index {
 	ix := identity.NewIndex("n1")
 	spaces := map[string]identity.Labels{}
 	for _, n := range names {
@@ -259,15 +273,7 @@ func (d dice) cluster() *identity.View {
 	}
 	ix.SetNamespaceLabels(spaces)
 	for i := range 3 + d.IntN(12) {
-		w := identity.Workload{
-			ID: fmt.Sprintf("w%02d", i), Namespace: d.pick(names...), Name: fmt.Sprintf("pod%d", i), Labels: d.labels(),
-			Ports: d.ports(), Node: d.pick("n1", "n2", ""), HostNetwork: d.chance(12), Source: identity.SourceInventory,
-		}
-		w.Local = w.Node == "n1"
-		for range 1 + d.IntN(2) {
-			w.Addrs = append(w.Addrs, d.addr())
-		}
-		ix.Upsert(w)
+		ix.Upsert(d.workload(i))
 	}
 	ix.SetNode(d.addrs(3))
 	ix.SetResolvers(d.addrs(2))
@@ -298,7 +304,7 @@ func (d dice) cluster() *identity.View {
 		ix.SetNodes(map[string]identity.NodeInfo{"n1": {Labels: d.labels(), Addrs: d.addrs(2)}, "n2": {Labels: d.labels(), Addrs: d.addrs(2)}})
 	}
 	ix.SetBuiltIns(d.chance(80), d.chance(70))
-	return ix.View()
+	return ix
 }
 
 func (d dice) addrs(n int) []netip.Addr {
@@ -322,7 +328,7 @@ func TestEntriesAgreeWithEvaluate(t *testing.T) {
 	for range 150 {
 		s, v := d.set(t), d.cluster()
 		var probes []netip.Addr
-		for a := range v.ByAddr {
+		for a := range v.Owned() {
 			probes = append(probes, a)
 		}
 		for a := range v.VIPNames {
@@ -341,7 +347,7 @@ func TestEntriesAgreeWithEvaluate(t *testing.T) {
 			wellFormed(t, sides.Egress)
 			wellFormed(t, sides.Ingress)
 			for _, a := range probes {
-				if v.ByAddr[a] == w {
+				if v.Owner(a) == w {
 					continue // its own traffic is never judged
 				}
 				for range 6 {
@@ -355,7 +361,7 @@ func TestEntriesAgreeWithEvaluate(t *testing.T) {
 				}
 			}
 			for _, key := range v.VIPKeys() {
-				if v.ByAddr[key.Addr] == w {
+				if v.Owner(key.Addr) == w {
 					continue
 				}
 				compared++

@@ -20,7 +20,7 @@ import (
 
 // isVIP says whether the address is a Service's.
 func isVIP(v *identity.View, p identity.Peer) bool {
-	if p.Workload != nil || !p.Addr.IsValid() || v.ByAddr[p.Addr] != nil {
+	if p.Workload != nil || !p.Addr.IsValid() || v.Owner(p.Addr) != nil {
 		return false
 	}
 	_, known := v.VIPNames[p.Addr]

@@ -9,13 +9,13 @@ import (
 
 // virtual adds what holds for the ports of Service addresses (see vip.go), before all rules.
 func (b *builder) virtual(l *lineup) {
-	if len(b.view.VIPs) == 0 {
+	if len(b.view.VIPKeys()) == 0 {
 		return
 	}
 	have := newLookup(b.raw, !l.isolated())
 	for _, key := range b.concerned() {
-		backends := b.view.VIPs[key]
-		if len(backends) == 0 || b.view.ByAddr[key.Addr] != nil {
+		backends := b.view.Backends(key)
+		if len(backends) == 0 || b.view.Owner(key.Addr) != nil {
 			continue
 		}
 		x := b.behind(have, key, backends)

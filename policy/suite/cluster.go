@@ -72,12 +72,7 @@ func (c *Cluster) on(node string) *identity.View {
 	if v := c.views[node]; v != nil {
 		return v
 	}
-	o := c.view
-	v := &identity.View{
-		Generation: o.Generation, Node: node, NodeAddrs: addrs,
-		Workloads: o.Workloads, ByAddr: o.ByAddr, VIPs: o.VIPs, VIPNames: o.VIPNames, Resolvers: o.Resolvers,
-		Networks: o.Networks, PodBlocks: o.PodBlocks, Services: o.Services, Nodes: o.Nodes, NoNode: o.NoNode, NoDNS: o.NoDNS,
-	}
+	v := c.view.On(node, addrs)
 	c.views[node] = v
 	return v
 }

@@ -66,7 +66,7 @@ func (c *Cluster) address(a netip.Addr) (Member, error) {
 	if err := host(a); err != nil {
 		return Member{}, err
 	}
-	if w := c.view.ByAddr[a]; w != nil {
+	if w := c.view.Owner(a); w != nil {
 		return Member{Workload: w, Node: w.Node, Addrs: []netip.Addr{a}}, nil
 	}
 	_, vip := c.view.VIPNames[a]
