@@ -169,12 +169,17 @@ func (n *Names) putLocked(k namePair, pattern string, until time.Time) {
 	n.version++
 }
 
-// loserLocked is the pair to give up: of the pattern, or of those that no policy names where all of
-// the room is taken.
-func (n *Names) loserLocked(pattern string, any bool) *nameSpan {
+// loserLocked is the pair to give up: where all of the room is taken, one that no policy names first,
+// and else one of the same pattern.
+func (n *Names) loserLocked(pattern string, all bool) *nameSpan {
+	if all && pattern != "" {
+		if p := n.loserLocked("", false); p != nil {
+			return p
+		}
+	}
 	var best *nameSpan
 	for _, p := range n.pairs {
-		if p.used || p.pattern != pattern && !(any && p.pattern == "") {
+		if p.used || p.pattern != pattern {
 			continue
 		}
 		if best == nil || cmp.Or(p.until.Compare(best.until), cmp.Compare(p.name, best.name), p.addr.Compare(best.addr)) < 0 {
