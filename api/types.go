@@ -228,4 +228,22 @@ type ExplainSide struct {
 	Rule     string   `json:"rule,omitempty"`
 	Reason   string   `json:"reason"`
 	Policies []string `json:"policies,omitempty"` // that select this end in this direction
+
+	Rules []ExplainRule `json:"rules,omitempty"` // that decide, match or nearly match
+	Fix   *ExplainFix   `json:"fix,omitempty"`   // one change that would allow what is denied
+}
+
+// ExplainRule is how one rule stands to a connection.
+type ExplainRule struct {
+	Rule   string `json:"rule"`             // "shop/cart ingress[0]"
+	Source string `json:"source,omitempty"` // "shop.yaml:14:5"
+	Action string `json:"action"`           // allow, deny or pass
+	Match  string `json:"match"`            // decides, matches, or near
+	Why    string `json:"why"`
+}
+
+// ExplainFix is one change to a policy.
+type ExplainFix struct {
+	Text string `json:"text"`
+	YAML string `json:"yaml,omitempty"`
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/bulkhead-firewall/bulkhead/flow"
 	"github.com/bulkhead-firewall/bulkhead/identity"
 	"github.com/bulkhead-firewall/bulkhead/policy"
+	"github.com/bulkhead-firewall/bulkhead/policy/explain"
 )
 
 // Explain says what happens to a connection, and why.
@@ -41,21 +42,28 @@ func (d *Daemon) Explain(_ context.Context, r api.ExplainRequest) (api.Explanati
 	if len(c.Names) > 0 {
 		x.Notes = append(x.Notes, fmt.Sprintf("%s knows %s as %s", r.Client, server.Addr, strings.Join(c.Names, ", ")))
 	}
-	decision := set.Evaluate(view, c)
+	why := explain.Explain(view, set, func(s *policy.Set, c policy.Connection) policy.Decision { return s.Evaluate(view, c) }, c)
+	decision := why.Decision
 	cm, sm := m.modeOf(client), m.modeOf(server)
 	x.Verdict, x.Policy = outcome(decision, cm, sm).String(), decision.Verdict.String()
 	x.Client, x.Server = client.String(), server.String()
-	x.Egress, x.Ingress = explainSide(decision.Egress, client, cm), explainSide(decision.Ingress, server, sm)
+	x.Egress, x.Ingress = explainSide(decision.Egress, why.Egress, client, cm), explainSide(decision.Ingress, why.Ingress, server, sm)
 	x.Notes = append(x.Notes, d.throughVIP(view, m, decision, c, &x)...)
-	x.Notes = append(x.Notes, advice(decision, c)...)
 	x.Seen = d.seen(view, c)
 	return x, nil
 }
 
-func explainSide(s policy.SideDecision, p identity.Peer, m policy.Mode) api.ExplainSide {
+func explainSide(s policy.SideDecision, why explain.Side, p identity.Peer, m policy.Mode) api.ExplainSide {
 	out := api.ExplainSide{Isolated: s.Isolated, Verdict: s.Verdict.String(), Rule: s.Rule, Reason: s.Reason, Policies: s.Policies}
 	if p.Workload != nil {
 		out.Workload, out.Mode = p.Workload.Namespace+"/"+p.Workload.Name, m.String()
+	}
+	for _, r := range why.Rules {
+		out.Rules = append(out.Rules, api.ExplainRule(r))
+	}
+	if why.Fix != nil {
+		fix := api.ExplainFix(*why.Fix)
+		out.Fix = &fix
 	}
 	return out
 }
@@ -78,31 +86,6 @@ func (d *Daemon) throughVIP(view *identity.View, m *modes, decision policy.Decis
 	}
 	x.Verdict = strictest.String()
 	return []string{fmt.Sprintf("behind service %s: %s", c.Server.Network, strings.Join(names, ", "))}
-}
-
-// advice says which one change would allow what a side denies.
-func advice(d policy.Decision, c policy.Connection) []string {
-	var out []string
-	for _, s := range []struct {
-		side policy.SideDecision
-		text string
-	}{
-		{d.Egress, fmt.Sprintf("egress to %s on %s", c.Server, flow.PortName(c.Protocol, c.Port))},
-		{d.Ingress, fmt.Sprintf("ingress from %s on %s", c.Client, flow.PortName(c.Protocol, c.Port))},
-	} {
-		if s.side.Verdict == policy.Allow {
-			continue
-		}
-		if s.side.Rule != "" {
-			out = append(out, fmt.Sprintf("to allow it, narrow rule %s, which denies it", s.side.Rule))
-			continue
-		}
-		if s.side.Nearest != "" {
-			out = append(out, fmt.Sprintf("nearest rule: %s", s.side.Nearest))
-		}
-		out = append(out, fmt.Sprintf("to allow it, add %s to policy %s", s.text, strings.Join(s.side.Policies, " or ")))
-	}
-	return out
 }
 
 // seen finds the edge of a connection in the graph.

@@ -87,10 +87,12 @@ func (a *app) printExplanation(x api.Explanation, port string) error {
 	}
 	a.printSide("egress", x.Egress)
 	a.printSide("ingress", x.Ingress)
-	if s := x.Seen; s != nil {
-		fmt.Fprintf(a.out, "seen     x%d, last %s ago, denied %d\n", s.Count, age(s.Last), s.Denied)
-	} else {
+	switch s := x.Seen; {
+	case x.Egress.Mode+x.Ingress.Mode == "": // asked of files, which saw nothing
+	case s == nil:
 		fmt.Fprintf(a.out, "seen     never\n")
+	default:
+		fmt.Fprintf(a.out, "seen     x%d, last %s ago, denied %d\n", s.Count, age(s.Last), s.Denied)
 	}
 	for _, n := range x.Notes {
 		fmt.Fprintf(a.out, "note     %s\n", n)
@@ -117,4 +119,17 @@ func (a *app) printSide(name string, s api.ExplainSide) {
 		fmt.Fprintf(a.out, " (%s)", strings.Join(about, "; "))
 	}
 	fmt.Fprintln(a.out)
+	for _, r := range s.Rules {
+		at := ""
+		if r.Source != "" {
+			at = " (" + r.Source + ")"
+		}
+		fmt.Fprintf(a.out, "         %-7s  %s%s %s\n", r.Match, r.Rule, at, r.Why)
+	}
+	if f := s.Fix; f != nil {
+		fmt.Fprintf(a.out, "         to allow it: %s\n", f.Text)
+		for line := range strings.Lines(f.YAML) {
+			fmt.Fprintf(a.out, "           %s\n", strings.TrimSuffix(line, "\n"))
+		}
+	}
 }

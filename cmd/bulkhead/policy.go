@@ -12,7 +12,7 @@ func (a *app) policy() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.policyGenerate(), a.policyLint(), a.policyDiff(), a.policyApply(), a.policyGet(), a.policyDelete())
-	cmd.AddCommand(a.policyVerdicts(), a.policyTest(), a.policySimulate())
+	cmd.AddCommand(a.policyVerdicts(), a.policyTest(), a.policySimulate(), a.policyExplain())
 	cmd.AddCommand(a.policyConvert(), a.policyEngines(), a.policySchema())
 	cmd.AddCommand(a.policyShadow(), a.policyPromote(), a.policyConfirm(), a.policyHistory(), a.policyRollback())
 	return cmd

@@ -50,7 +50,7 @@ func (f *File) Run(c *Cluster, set *policy.Set) []Result {
 func (r *Result) run(c *Cluster, set *policy.Set) error {
 	for _, client := range r.Clients {
 		for _, server := range r.Servers {
-			from, to, err := c.ends(client, server)
+			from, to, err := c.Ends(client, server)
 			if err != nil {
 				return err
 			}
@@ -64,8 +64,9 @@ func (r *Result) run(c *Cluster, set *policy.Set) error {
 	return nil
 }
 
-// ends finds both ends of a test; "node" at one of them needs the other.
-func (c *Cluster) ends(client, server string) (from, to []Member, err error) {
+// Ends finds everybody that the names of both ends mean (see [Cluster.Find]); "node" at one of them
+// needs the other.
+func (c *Cluster) Ends(client, server string) (from, to []Member, err error) {
 	if client == NameNode {
 		if to, err = c.Find(server, nil); err != nil {
 			return nil, nil, fmt.Errorf("server: %w", err)
@@ -145,4 +146,20 @@ func ofFamily(m *Member, v4 bool) Member {
 		}
 	}
 	return out
+}
+
+// Connection is one between two members, in the first family that both have. Errors: none in common; a
+// port's name that the server has not.
+func (c *Cluster) Connection(client, server Member, port Port) (policy.Connection, error) {
+	from, to, ok := Family(client, server)
+	if !ok {
+		return policy.Connection{}, errors.New("client and server have no address family in common")
+	}
+	protocol, number := onWire(port.Protocol, port.Number, to)
+	if port.Name != "" {
+		if number = c.portNamed(server, to, port.Name, protocol); number == 0 {
+			return policy.Connection{}, fmt.Errorf("%s has no %s port named %s", server, protocol, port.Name)
+		}
+	}
+	return policy.Connection{Client: client.peer(c.on(client.Node), from), Server: server.peer(c.on(server.Node), to), Protocol: protocol, Port: number}, nil
 }
