@@ -207,6 +207,7 @@ func (d *Daemon) undo(ctx context.Context, pending *StoredPending) bool {
 	if d.undone == nil {
 		d.use(ctx, p)
 	}
+	d.rest(p)
 	d.undone = nil
 	d.warn("confirm", "")
 	d.log.Warn("undone", "generation", pending.Generation, "reason", causeDeadline)

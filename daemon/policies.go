@@ -36,7 +36,9 @@ func (d *Daemon) enact(ctx context.Context, p *plan) (int, error) {
 		return 0, api.Errorf(api.Internal, "%v", err)
 	}
 	d.stand(p)
-	return d.use(ctx, p), nil
+	held := d.use(ctx, p)
+	d.rest(p)
+	return held, nil
 }
 
 // number makes a plan that changes something the next generation.
@@ -55,8 +57,16 @@ func (d *Daemon) stand(p *plan) {
 		d.newest.Store(g.Time.UnixNano())
 	}
 	d.shadows.arm(p.arm)
-	if p.change.Pending != nil {
+	if p.change.Pending != nil && *p.change.Pending != nil {
 		d.setPending(*p.change.Pending)
+	}
+}
+
+// rest takes note that what waited for confirmation does so no more: only when that holds, so that who
+// sees nothing waiting sees it in force.
+func (d *Daemon) rest(p *plan) {
+	if p.change.Pending != nil && *p.change.Pending == nil {
+		d.setPending(nil)
 	}
 }
 
