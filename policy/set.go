@@ -20,6 +20,7 @@ type Set struct {
 	spaces   map[string][]*compiled // the namespaced ones of them by namespace, in the order of their tier
 	tiers    [3][]*compiled         // the cluster-wide ones by tier, in its order
 	shadows  []*compiled            // judged beside, by namespace, name, kind
+	links    links                  // see linked
 }
 
 // compiled is a policy whose selectors, blocks and ports have been read.
