@@ -88,7 +88,7 @@ func (l *linter) learnDNS() {
 func (l *linter) asks(p *policy.Policy, does func(*rule) bool) bool {
 	for _, list := range [][]*rule{l.asking.of[p], l.asking.cluster, l.asking.spaces[p.Namespace]} {
 		for _, r := range list {
-			if l.pairs++; l.pairs > maxCompared || compares(r.of, p) && does(r) {
+			if l.pairs++; l.pairs > l.options.Bound || compares(r.of, p) && does(r) {
 				return true
 			}
 		}

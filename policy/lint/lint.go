@@ -14,6 +14,7 @@ import (
 type Options struct {
 	Now    time.Time     // rules that ended before are expired; zero: dates are not looked at
 	Soon   time.Duration // a rule that ends within is noted; zero: 14 days
+	Bound  int           // how many pairs of rules are held against each other; zero: 5,000,000
 	Strict bool          // the view has a daemon's configuration: networks that are not in it are nobody, and NoDNS is so
 }
 
@@ -29,6 +30,9 @@ const IgnoreAnnotation = "bulkhead.dev/lint-ignore"
 func Check(s *policy.Set, v *identity.View, o Options) []Finding {
 	if o.Soon == 0 {
 		o.Soon = defaultSoon
+	}
+	if o.Bound == 0 {
+		o.Bound = defaultBound
 	}
 	l := &linter{view: v, options: o}
 	for _, p := range slices.Concat(s.Policies(), s.Shadows()) {

@@ -6,8 +6,8 @@ import (
 	"github.com/bulkhead-firewall/bulkhead/policy"
 )
 
-// maxCompared bounds how many pairs of rules one run holds against each other: some seconds of work.
-const maxCompared = 5_000_000
+// defaultBound is some seconds of work.
+const defaultBound = 5_000_000
 
 // compares says whether what q says counts where p is looked at: policies in force stand beside each
 // other; a shadow is judged with what is in force, but for the policy whose place it takes.
@@ -88,7 +88,7 @@ func (l *linter) order() {
 		o.judge(r)
 	}
 	o.collisions()
-	if o.pairs > maxCompared && len(live) > 0 {
+	if o.pairs > o.options.Bound && len(live) > 0 {
 		l.add(live[0].of, "", checkTooMany, "%d rules are too many to hold each against all others; shadowed and redundant ones may be missing", len(live)).
 			fix("lint one namespace at a time")
 	}
@@ -135,7 +135,7 @@ type ordering struct {
 func (o *ordering) candidates(r *rule, see func(*rule)) {
 	for _, a := range r.anchors() {
 		for _, b := range o.byAnchor[a] {
-			if o.pairs++; o.pairs > maxCompared {
+			if o.pairs++; o.pairs > o.options.Bound {
 				return
 			}
 			if b != r && !o.gone[b] && b.Action != policy.ActionPass && compares(b.of, r.of) && b.outlives(r) && r.touches(b) && r.subject.within(b.subject) {
@@ -242,7 +242,7 @@ func (o *ordering) between(r, b *rule) bool {
 // bound of comparisons is reached the answer is yes, with which nothing is told.
 func (o *ordering) overlaps(r *rule, list []*rule, counts func(*rule) bool) bool {
 	for _, x := range list {
-		if o.pairs++; o.pairs > maxCompared {
+		if o.pairs++; o.pairs > o.options.Bound {
 			return true
 		}
 		if counts(x) && !x.disjoint(r) {
@@ -270,7 +270,7 @@ func (o *ordering) collisions() {
 	for _, list := range groups {
 		for i, a := range list {
 			for _, b := range list[:i] {
-				if o.pairs++; o.pairs > maxCompared {
+				if o.pairs++; o.pairs > o.options.Bound {
 					return
 				}
 				pair := [2]*policy.Policy{a.of, b.of}

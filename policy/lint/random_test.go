@@ -208,7 +208,7 @@ var rulePath = regexp.MustCompile(`^spec\.(ingress|egress)\[(\d+)\](?:\.(from|to
 func TestRemoving(t *testing.T) {
 	d, v := newDice(t), world(t)
 	removed := map[string]int{}
-	for round := range 80 {
+	for round := range 40 {
 		var policies []policy.Policy
 		for i := range 3 + d.IntN(4) {
 			policies = append(policies, d.policy(i))
