@@ -14,11 +14,17 @@ import (
 var policyFormats = []string{"native", "kubernetes"}
 
 func (a *app) policyGenerate() *cobra.Command {
-	var namespace, service, format, dir string
+	var namespace, service, format, dir, evidence string
 	cmd := &cobra.Command{
 		Use:   "generate",
 		Short: "Write policies that allow what was seen, and nothing else",
-		Args:  noArgs,
+		Long: `Write policies that allow what was seen, and nothing else.
+
+--with-evidence writes a file of tests for "bulkhead policy test", too: what was seen is allowed, what no
+evidence covers is denied, so that an edit which breaks or opens anything fails. With --out it goes to
+FOLDER/tests/evidence.yaml (or --with-evidence=FILE), with the workloads that it was made of beside it as
+inventory.json; without, it follows the policies.`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !slices.Contains(policyFormats, format) {
 				return usage(cmd, "format %q: want native or kubernetes", format)
@@ -35,10 +41,30 @@ func (a *app) policyGenerate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if dir == "" {
+			var tests []byte
+			var workloads []byte
+			if evidence != "" {
+				if tests, workloads, err = a.evidence(cmd.Context(), text); err != nil {
+					return err
+				}
+			}
+			if dir == "" && (evidence == besidePolicies || evidence == "") {
+				if len(tests) > 0 {
+					text = strings.TrimSuffix(text, "\n") + "\n---\n" + string(tests)
+				}
 				return a.printPolicies(text)
 			}
-			return a.writePolicies(dir, text)
+			if dir == "" {
+				if err := a.printPolicies(text); err != nil {
+					return err
+				}
+			} else if err := a.writePolicies(dir, text); err != nil {
+				return err
+			}
+			if evidence == "" {
+				return nil
+			}
+			return a.writeEvidence(evidence, dir, tests, workloads)
 		},
 	}
 	f := cmd.Flags()
@@ -46,6 +72,8 @@ func (a *app) policyGenerate() *cobra.Command {
 	f.StringVar(&service, "service", "", "only this service")
 	f.StringVar(&format, "format", "native", "native, or kubernetes for networking.k8s.io/v1 NetworkPolicy")
 	f.StringVar(&dir, "out", "", "write one file per policy into this folder instead of standard output")
+	f.StringVar(&evidence, "with-evidence", "", "write tests of the evidence, too")
+	f.Lookup("with-evidence").NoOptDefVal = besidePolicies
 	complete(cmd, "format", policyFormats...)
 	a.completeServices(cmd, "service")
 	if err := cmd.MarkFlagDirname("out"); err != nil {
