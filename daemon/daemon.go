@@ -71,6 +71,7 @@ type Daemon struct {
 	shadows         shadows
 	rules           atomic.Pointer[rulebook]
 	modes           atomic.Pointer[modes]
+	affected        affected
 	generation      atomic.Uint64                 // of rules and modes
 	pending         atomic.Pointer[StoredPending] // the generation that waits for confirmation, or nil
 	undone          *plan                         // undoes pending, in force and not stored yet

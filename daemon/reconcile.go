@@ -43,6 +43,7 @@ type grip struct {
 	helper  sync.WaitGroup      // flow log and watch
 
 	newcomers []newcomer // by time
+	basis     basis
 }
 
 // routine owns the workload's namespace until ctx ends: the cause says whether the rules go.
@@ -69,6 +70,8 @@ func (w *workload) routine(ctx context.Context) {
 		case e := <-g.events:
 			w.onEvent(g, e)
 		case <-sweep.C:
+			g.basis.doubted = true
+			w.kick("sweep")
 			if g.ns != nil {
 				w.sweep(g)
 			}
@@ -121,7 +124,7 @@ func (w *workload) report(err error) {
 // reconcile brings the namespace to what policies, identities and mode say now. Where that is what
 // it holds, nothing is done.
 func (w *workload) reconcile(ctx context.Context, g *grip, cause string) error {
-	spec, err := w.wanted()
+	spec, err := w.wanted(g)
 	if err != nil {
 		return err
 	}
@@ -172,7 +175,7 @@ func (w *workload) tellWarnings(g *grip) {
 }
 
 // wanted is what the namespace should hold.
-func (w *workload) wanted() (firewall.Spec, error) {
+func (w *workload) wanted(g *grip) (firewall.Spec, error) {
 	view := w.d.index.View()
 	me := view.Workload(w.id)
 	if me == nil {
@@ -183,7 +186,7 @@ func (w *workload) wanted() (firewall.Spec, error) {
 		return firewall.Spec{}, err
 	}
 	mode := w.d.modes.Load().of(me.Service)
-	return firewall.Spec{Mode: mode, Sides: w.d.rules.Load().set.Entries(view, me), Interfaces: ifcs,
+	return firewall.Spec{Mode: mode, Sides: w.sides(g, view, me), Interfaces: ifcs,
 		Resolvers: w.resolvers(), AnswersClosed: w.d.cfg.DropUnreadAnswers, Hear: mode == policy.Learn, NoQueue: firewall.NoAnswerQueue()}, nil
 }
 
