@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -24,15 +25,15 @@ func (s *Set) entries(v *identity.View, w *identity.Workload, d Direction) Side 
 	if l.silent {
 		return Side{}
 	}
-	b := &builder{view: v, subject: w, dir: d}
-	b.builtIn(&l)
+	return compileSide(v, w, &l).Side
+}
+
+// gather collects the pieces of all rules.
+func (b *builder) gather(l *lineup) {
+	b.builtIn(l)
 	l.each(func(r *rule, admin bool, rank int32) {
 		b.rule(r, standing{rank: rank, admin: admin, action: r.action, rule: r.name})
 	})
-	if d == Egress {
-		b.virtual(&l)
-	}
-	return flatten(b.raw, b.names, l.isolated())
 }
 
 // standing is where a piece stands among those that meet it, and what it does.
@@ -61,7 +62,8 @@ type builder struct {
 	view    *identity.View
 	subject *identity.Workload
 	dir     Direction
-	at      standing // of the rule at hand
+	only    netip.Addr // where valid: pieces of this address alone, and no names
+	at      standing   // of the rule at hand
 	raw     []piece
 	names   []namePiece
 }
@@ -73,6 +75,9 @@ type namePiece struct {
 }
 
 func (b *builder) add(p netip.Prefix, ports ports, how manner) {
+	if b.only.IsValid() && (!p.IsSingleIP() || p.Addr() != b.only) {
+		return
+	}
 	if sameFamily(ports.protocol, p.Addr()) {
 		b.raw = append(b.raw, piece{p, ports.protocol, ports.low, ports.high, how, b.at})
 	}
@@ -122,7 +127,7 @@ func (b *builder) peer(p *peer, r *rule) {
 	case p.dnsName != "":
 		b.name(p.dnsName, r)
 	case p.service != nil:
-		b.workloads(b.view.Behind(p.service.Namespace, p.service.Name), r)
+		b.service(p.service, r)
 	case p.nodes != nil:
 		b.addresses(b.view.NodesWith(p.nodes.matches), r)
 	default:
@@ -148,6 +153,9 @@ func (b *builder) network(name string, r *rule) {
 
 // name adds a DNS name. A port's name has no number there: nobody declares it.
 func (b *builder) name(pattern string, r *rule) {
+	if b.only.IsValid() {
+		return
+	}
 	if len(r.ports) == 0 {
 		b.names = append(b.names, namePiece{NameEntry{Name: pattern, Rule: r.name}, b.at})
 	}
@@ -160,14 +168,19 @@ func (b *builder) name(pattern string, r *rule) {
 
 // pods adds every known workload that the peer selects.
 func (b *builder) pods(p *peer, r *rule) {
-	for _, w := range p.candidates(b.view) {
+	for _, w := range b.candidates(p) {
 		if len(w.Addrs) > 0 && w.ID != b.subject.ID && p.selected(w) {
 			b.workload(w, r)
 		}
 	}
 }
 
-func (b *builder) workloads(list []*identity.Workload, r *rule) {
+// service adds every workload behind a Service.
+func (b *builder) service(s *ServiceRef, r *rule) {
+	list := b.view.Behind(s.Namespace, s.Name)
+	if b.only.IsValid() {
+		list = slices.DeleteFunc(b.owner(), func(w *identity.Workload) bool { return !b.view.IsBehind(s.Namespace, s.Name, w) })
+	}
 	for _, w := range list {
 		if w.ID != b.subject.ID && !w.HostNetwork {
 			b.workload(w, r)
@@ -179,6 +192,21 @@ func (b *builder) workload(w *identity.Workload, r *rule) {
 	for _, a := range w.Addrs {
 		b.single(a, w, r, byName)
 	}
+}
+
+// owner lists the workload that has the one address that is asked for.
+func (b *builder) owner() []*identity.Workload {
+	if w := b.view.Owner(b.only); w != nil {
+		return []*identity.Workload{w}
+	}
+	return nil
+}
+
+func (b *builder) candidates(p *peer) []*identity.Workload {
+	if b.only.IsValid() {
+		return b.owner()
+	}
+	return p.candidates(b.view)
 }
 
 // candidates is a short list of workloads with all that the peer selects in it.
@@ -204,6 +232,9 @@ func (p *peer) candidates(v *identity.View) []*identity.Workload {
 // named ports.
 func (b *builder) addresses(addrs []netip.Addr, r *rule) {
 	for _, a := range addrs {
+		if b.only.IsValid() && a != b.only {
+			continue
+		}
 		b.single(a, b.view.Owner(a), r, byName)
 	}
 }
@@ -262,7 +293,11 @@ func (b *builder) blocks(blocks []netip.Prefix, r *rule) {
 	if !namesAtPeer {
 		return
 	}
-	for _, w := range b.view.Workloads {
+	all := b.view.Workloads
+	if b.only.IsValid() {
+		all = b.owner()
+	}
+	for _, w := range all {
 		for _, a := range w.Addrs {
 			if w.HostNetwork || w.ID == b.subject.ID || !inBlocks(blocks, a) {
 				continue

@@ -32,6 +32,7 @@ type flattening struct {
 	names   []namePiece
 	nameMax standing // the last of the names
 	scratch [2][]cell
+	blocks  map[netip.Prefix]*block
 }
 
 // RuleOpen is the rule of an entry that allows what no policy has anything against, where the side is
@@ -42,17 +43,20 @@ const RuleOpen = "not isolated"
 type block struct {
 	prefix netip.Prefix
 	cells  []cell
+
+	denies  bool         // it is written down in one way or another, depending on whether anything inside is allowed
+	witness netip.Prefix // one that is, if any is
 }
 
-func flatten(raw []piece, names []namePiece, isolated bool) Side {
-	f := &flattening{open: !isolated, names: names}
+func flatten(raw []piece, names []namePiece, isolated bool) (*flattening, Side) {
+	f := &flattening{open: !isolated, names: names, blocks: map[netip.Prefix]*block{}}
 	for i, p := range identity.Everything {
 		f.base[i] = &element{Entry: Entry{Peer: p, Rule: RuleOpen}}
 	}
 	slices.SortFunc(raw, comparePieces)
 	inner := allowsInside(raw)
 	f.aliveNames(raw)
-	var stack []block
+	var stack []*block
 	for i := 0; i < len(raw); {
 		j := i
 		for j < len(raw) && raw[j].peer == raw[i].peer {
@@ -69,11 +73,14 @@ func flatten(raw []piece, names []namePiece, isolated bool) Side {
 		if p.IsSingleIP() {
 			f.single(p, raw[i:j], around)
 		} else {
-			stack = append(stack, block{p, f.block(p, raw[i:j], around, inner[p])})
+			x := &block{prefix: p, witness: inner[p]}
+			f.block(x, raw[i:j], around)
+			stack = append(stack, x)
+			f.blocks[p] = x
 		}
 		i = j
 	}
-	return f.side(isolated)
+	return f, f.side(isolated)
 }
 
 func familyOfAddr(a netip.Addr) int {
@@ -87,10 +94,10 @@ func comparePieces(a, b piece) int {
 	return cmp.Or(identity.ComparePrefixes(a.peer, b.peer), int(a.protocol)-int(b.protocol), int(a.low)-int(b.low), int(b.high)-int(a.high), cmp.Compare(a.rank, b.rank))
 }
 
-// allowsInside tells of each block whether a piece for a block or address inside of it could allow
-// anything again.
-func allowsInside(raw []piece) map[netip.Prefix]bool {
-	out := map[netip.Prefix]bool{}
+// allowsInside tells of each block in which a piece for a block or address inside of it could allow
+// anything again where that is, rather a block.
+func allowsInside(raw []piece) map[netip.Prefix]netip.Prefix {
+	out := map[netip.Prefix]netip.Prefix{}
 	var stack []netip.Prefix
 	for i := range raw {
 		p := raw[i].peer
@@ -98,9 +105,13 @@ func allowsInside(raw []piece) map[netip.Prefix]bool {
 			stack = stack[:len(stack)-1]
 		}
 		if raw[i].action != ActionDeny {
-			for k := len(stack) - 1; k >= 0 && !out[stack[k]]; k-- {
+			for k := len(stack) - 1; k >= 0; k-- {
+				w, known := out[stack[k]]
+				if known && (!w.IsSingleIP() || p.IsSingleIP()) {
+					break // and so those around it have one
+				}
 				if stack[k] != p {
-					out[stack[k]] = true
+					out[stack[k]] = p
 				}
 			}
 		}
@@ -112,19 +123,21 @@ func allowsInside(raw []piece) map[netip.Prefix]bool {
 }
 
 // block brings the cells around a block to what holds in it.
-func (f *flattening) block(p netip.Prefix, own []piece, around []cell, again bool) []cell {
+func (f *flattening) block(x *block, own []piece, around []cell) {
+	p := x.prefix
 	cells := refine(around, cutsOf(own), make([]cell, 0, len(around)+2*len(own)))
 	for i := range own {
 		apply(cells, &own[i])
 	}
-	again = again || f.nameAgain(cells)
-	if again {
+	named := f.nameAgain(cells)
+	x.denies = !named && slices.ContainsFunc(cells, f.toDeny)
+	if named || x.witness.IsValid() {
 		punch(p, cells)
 	} else {
 		f.deny(p, cells)
 	}
 	f.allow(p, cells)
-	return cells
+	x.cells = cells
 }
 
 // punch makes holes in what covers cells that are denied.

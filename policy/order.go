@@ -1,8 +1,6 @@
 package policy
 
 import (
-	"slices"
-
 	"github.com/bulkhead-firewall/bulkhead/identity"
 )
 
@@ -89,8 +87,11 @@ func (l *lineup) each(do func(r *rule, admin bool, rank int32)) {
 	for i, r := range l.admin {
 		do(r, true, int32(i))
 	}
-	for i, r := range slices.Concat(l.spaces, l.baseline) {
+	for i, r := range l.spaces {
 		do(r, false, int32(i))
+	}
+	for i, r := range l.baseline {
+		do(r, false, int32(len(l.spaces)+i))
 	}
 }
 

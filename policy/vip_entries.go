@@ -8,29 +8,40 @@ import (
 )
 
 // virtual adds what holds for the ports of Service addresses (see vip.go), before all rules.
-func (b *builder) virtual(l *lineup) {
-	if len(b.view.VIPKeys()) == 0 {
+func (b *builder) virtual(have *lookup) {
+	for _, key := range b.concerned() {
+		b.port(have, key)
+	}
+}
+
+// port adds what holds for one port of a Service address.
+func (b *builder) port(have *lookup, key identity.VIPKey) {
+	backends := b.view.Backends(key)
+	if len(backends) == 0 || b.view.Owner(key.Addr) != nil {
 		return
 	}
-	have := newLookup(b.raw, !l.isolated())
-	for _, key := range b.concerned() {
-		backends := b.view.Backends(key)
-		if len(backends) == 0 || b.view.Owner(key.Addr) != nil {
-			continue
+	x := b.behind(have, key, backends)
+	if !x.allow && !x.written {
+		// Rules by name: a resolver, say.
+		if y := have.decide(key.Addr, key.Protocol, key.Port, byName); y.allow && y.rule != "" {
+			x = y
 		}
-		x := b.behind(have, key, backends)
-		if !x.allow && !x.written {
-			// Rules by name: a resolver, say.
-			if y := have.decide(key.Addr, key.Protocol, key.Port, byName); y.allow && y.rule != "" {
-				x = y
-			}
-		}
-		b.at = standing{rank: rankVIP, admin: true, rule: x.rule + " (service " + b.view.VIPNames[key.Addr] + ")"}
-		if !x.allow {
-			b.at.action = ActionDeny
-		}
-		b.add(identity.Single(key.Addr), ports{protocol: key.Protocol, low: key.Port, high: key.Port}, byName)
 	}
+	b.at = standing{rank: rankVIP, admin: true, rule: x.rule + " (service " + b.view.VIPNames[key.Addr] + ")"}
+	if !x.allow {
+		b.at.action = ActionDeny
+	}
+	b.add(identity.Single(key.Addr), ports{protocol: key.Protocol, low: key.Port, high: key.Port}, byName)
+}
+
+// concerns says whether any piece has to do with a port of a Service, as [builder.concerned] has it.
+func (b *builder) concerns(have *lookup, key identity.VIPKey) bool {
+	meets := func(a netip.Addr) bool {
+		return slices.Contains(b.subject.Addrs, a) || len(have.singles(a)) > 0 || have.inBlock(a)
+	}
+	return meets(key.Addr) || slices.ContainsFunc(b.view.Backends(key), func(x identity.Backend) bool {
+		return slices.ContainsFunc(familyOf(x.Workload, key.Addr), meets)
+	})
 }
 
 // concerned lists the ports of Services that any piece has to do with: for all others the Service's
@@ -84,9 +95,9 @@ func (b *builder) behind(have *lookup, key identity.VIPKey, backends []identity.
 
 // lookup answers what many pieces say of an address, protocol and port: what [lineup.decide] would.
 type lookup struct {
-	singles map[netip.Addr][]piece
+	singles func(netip.Addr) []piece
 	blocks  map[netip.Prefix][]piece
-	bits    []int // prefix lengths of blocks, both families together
+	bits    []int // prefix lengths of blocks, both families together, ascending
 	open    bool
 }
 
@@ -97,11 +108,13 @@ type decided struct {
 }
 
 func newLookup(raw []piece, open bool) *lookup {
-	l := &lookup{singles: make(map[netip.Addr][]piece, len(raw)), blocks: map[netip.Prefix][]piece{}, open: open}
+	singles := make(map[netip.Addr][]piece, len(raw))
+	l := &lookup{blocks: map[netip.Prefix][]piece{}, open: open}
+	l.singles = func(a netip.Addr) []piece { return singles[a] }
 	var seen [129]bool
 	for _, p := range raw {
 		if p.peer.IsSingleIP() {
-			l.singles[p.peer.Addr()] = append(l.singles[p.peer.Addr()], p)
+			singles[p.peer.Addr()] = append(singles[p.peer.Addr()], p)
 			continue
 		}
 		seen[p.peer.Bits()] = true
@@ -115,6 +128,16 @@ func newLookup(raw []piece, open bool) *lookup {
 	return l
 }
 
+// inBlock says whether an address lies in any block.
+func (l *lookup) inBlock(a netip.Addr) bool {
+	for _, bits := range l.bits {
+		if p, err := a.Prefix(bits); err == nil && len(l.blocks[p]) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 func (l *lookup) decide(a netip.Addr, protocol identity.Protocol, port uint16, least manner) decided {
 	c := cell{rest: slot{rank: rankLast}, admin: slot{rank: rankLast}}
 	ask := func(list []piece) {
@@ -124,7 +147,7 @@ func (l *lookup) decide(a netip.Addr, protocol identity.Protocol, port uint16, l
 			}
 		}
 	}
-	ask(l.singles[a])
+	ask(l.singles(a))
 	for _, bits := range l.bits {
 		if p, err := a.Prefix(bits); err == nil {
 			ask(l.blocks[p])
