@@ -164,3 +164,23 @@ func FuzzParseManifests(f *testing.F) {
 		}
 	})
 }
+
+func TestForeign(t *testing.T) {
+	for text, want := range map[string]bool{
+		`[]`: true, ` [{"client": "a"}]`: true, `{"edges": []}`: true, `7`: true,
+		`{"kind": "List", "items": []}`: false, `{"kind": null}`: false, ``: false, `{"kind": `: false, "kind: Pod": false,
+	} {
+		if got := Foreign([]byte(text)); got != want {
+			t.Errorf("%s: %t, want %t", text, got, want)
+		}
+	}
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "probes.json"), []byte("[1]"))
+	inv, err := ReadFiles(dir)
+	if err != nil || len(inv.Notes) != 1 {
+		t.Errorf("a folder with probes: %v, notes %v", err, inv)
+	}
+	if _, err := ReadFiles(filepath.Join(dir, "probes.json")); err == nil {
+		t.Error("probes named by themselves were read")
+	}
+}

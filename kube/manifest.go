@@ -38,7 +38,8 @@ func ParseManifests(name string, data []byte) (*Inventory, error) {
 func ReadDir(dir string) (*Inventory, error) { return ReadFiles(dir) }
 
 // ReadFiles reads manifests from files and directories as if they were one stream: where an object
-// comes twice the later one counts, and Notes says so.
+// comes twice the later one counts, and Notes says so. What lies in a directory and is no manifest (see
+// [Foreign]) is left out with a note.
 func ReadFiles(paths ...string) (*Inventory, error) {
 	l := newLoader()
 	for _, path := range paths {
@@ -50,6 +51,10 @@ func ReadFiles(paths ...string) (*Inventory, error) {
 			data, err := os.ReadFile(f)
 			if err != nil {
 				return nil, err
+			}
+			if f != path && Foreign(data) {
+				l.inv.Notes = append(l.inv.Notes, f+": JSON, and no Kubernetes object; left out")
+				continue
 			}
 			l.add(f, data)
 		}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/bulkhead-firewall/bulkhead/api"
@@ -30,12 +32,20 @@ func (a *app) readOffline(paths []string) (*offline, error) {
 }
 
 // readFilesOf reads what commands without a daemon are given: a file that is not there is wrong input.
+// What lies in a folder and is somebody else's is left out, and told.
 func (a *app) readFilesOf(paths []string) ([]api.File, error) {
 	files, err := a.readFiles(paths)
 	if err != nil {
 		return nil, badInput(err)
 	}
-	return files, nil
+	return slices.DeleteFunc(files, func(f api.File) bool {
+		data := []byte(f.Data)
+		if slices.Contains(paths, f.Name) || !kube.Foreign(data) || looksLikeExport(data) && importWorkloads(kube.NewReader(), f.Name, data) == nil {
+			return false
+		}
+		fmt.Fprintf(a.err, "bulkhead: %s: JSON, and no Kubernetes object; left out\n", f.Name)
+		return true
+	}), nil
 }
 
 // current is the policies without the rules that have expired by now.
