@@ -99,7 +99,7 @@ func (d *Daemon) DeletePolicy(ctx context.Context, kind, namespace, name string)
 // Policies lists what is in force, and the shadows.
 func (d *Daemon) Policies(context.Context) ([]api.Policy, error) {
 	rb, view := d.rules.Load(), d.index.View()
-	ends, now := rb.bySlot(), d.judged()
+	ends, now, selects := rb.bySlot(), d.judged(), rb.selects(view)
 	out := make([]api.Policy, 0, len(rb.held))
 	for _, s := range rb.slots() {
 		h := rb.held[s]
@@ -108,10 +108,8 @@ func (d *Daemon) Policies(context.Context) ([]api.Policy, error) {
 		if s.shadow {
 			row.Mode, row.Shadow = policy.ModeShadow, d.shadowRow(rb, s)
 		}
-		if set, err := policy.NewSet(enforced([]policy.Policy{h.Policy})...); err == nil {
-			for _, s := range selected(view, set) {
-				row.Selects = append(row.Selects, s.String())
-			}
+		for _, service := range sortedServices(selects[s]) {
+			row.Selects = append(row.Selects, service.String())
 		}
 		row.Expires, row.Expired = expiryOf(ends[s], now)
 		for _, dir := range []policy.Direction{policy.Ingress, policy.Egress} {

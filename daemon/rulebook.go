@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bulkhead-firewall/bulkhead/identity"
 	"github.com/bulkhead-firewall/bulkhead/policy"
 )
 
@@ -76,6 +77,30 @@ func (rb *rulebook) promoted(of ...slot) *policy.Set {
 
 // slots lists what is held, sorted.
 func (rb *rulebook) slots() []slot { return slices.SortedFunc(maps.Keys(rb.held), compareSlots) }
+
+// selects lists the services that each policy has a say on, in one pass over the workloads.
+func (rb *rulebook) selects(view *identity.View) map[slot]map[identity.Service]bool {
+	out := map[slot]map[identity.Service]bool{}
+	note := func(s slot, w *identity.Workload) {
+		if out[s] == nil {
+			out[s] = map[identity.Service]bool{}
+		}
+		out[s][w.Service] = true
+	}
+	for _, w := range view.Workloads {
+		for _, dir := range []policy.Direction{policy.Egress, policy.Ingress} {
+			for _, p := range rb.set.About(w, dir) {
+				note(slot{Key: p.Key()}, w)
+			}
+			if rb.trials != nil {
+				for _, s := range rb.trials.selecting(w, dir) {
+					note(s, w)
+				}
+			}
+		}
+	}
+	return out
+}
 
 // reloadPolicies reads the policies' folder and puts what changed in force. A file that does not
 // parse, or names a policy that is held elsewhere, leaves its last good version in force.
