@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -178,9 +179,14 @@ func (m message) errno() (unix.Errno, string) {
 	return errno, text
 }
 
+// receiveRoom lends what is read into, the largest message of a dump: too much to keep one for each socket.
+var receiveRoom = sync.Pool{New: func() any { b := make([]byte, 1<<16); return &b }}
+
 // receive hands over every message that is waiting, until f says false.
 func (s *socket) receive(f func(message) bool) error {
-	buf := make([]byte, 1<<16)
+	room := receiveRoom.Get().(*[]byte)
+	defer receiveRoom.Put(room)
+	buf := *room
 	for {
 		n, _, flags, from, err := unix.Recvmsg(s.fd, buf, nil, unix.MSG_DONTWAIT)
 		switch {

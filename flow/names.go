@@ -21,6 +21,10 @@ const (
 	NameCeiling = 24 * time.Hour
 )
 
+// evictionsPerSecond bounds how often one name makes room for another: each costs the kernel a walk over
+// the workload's connections, and whoever answers for a wildcard could ask for any number of them.
+const evictionsPerSecond = 20
+
 // NameLimits bounds what a Names keeps. A field that is zero takes the default named beside it.
 type NameLimits struct {
 	Total      int // pairs of name and address: 4096, some 200 bytes each
@@ -42,13 +46,15 @@ type Names struct {
 	filled   map[string]int // pairs by pattern; "" for names that no policy names
 	stats    NameStats
 	version  uint64
+	second   int64 // in which evicted was counted
+	evicted  int
 }
 
 // NameStats counts what a Names could not keep. Figures but Pairs only grow.
 type NameStats struct {
 	Pairs   int    `json:"pairs"`   // of name and address, now
 	Evicted uint64 `json:"evicted"` // given up before their time, for others
-	Refused uint64 `json:"refused"` // not taken, since all others are in use
+	Refused uint64 `json:"refused"` // not taken, since all others are in use, or too many came at once
 	Outside uint64 `json:"outside"` // addresses that names may not open
 }
 
@@ -119,7 +125,7 @@ func (n *Names) Learn(a Answer, opens func(netip.Addr) bool, now time.Time) []ne
 		news := false
 		for i := 0; i <= x.Owner && i < len(a.Names); i++ {
 			if i == 0 || patterns[i] != "" {
-				gone, is := n.addLocked(namePair{a.Names[i], x.Addr}, patterns[i], until)
+				gone, is := n.addLocked(namePair{a.Names[i], x.Addr}, patterns[i], until, now)
 				news = news || is
 				if gone.IsValid() {
 					touched = append(touched, gone)
@@ -135,7 +141,7 @@ func (n *Names) Learn(a Answer, opens func(netip.Addr) bool, now time.Time) []ne
 }
 
 // addLocked puts a pair in, and says whether that is news, and which address lost a name for it.
-func (n *Names) addLocked(k namePair, pattern string, until time.Time) (gone netip.Addr, news bool) {
+func (n *Names) addLocked(k namePair, pattern string, until, now time.Time) (gone netip.Addr, news bool) {
 	if p := n.pairs[k]; p != nil {
 		if !until.After(p.until) {
 			return gone, false
@@ -145,12 +151,19 @@ func (n *Names) addLocked(k namePair, pattern string, until time.Time) (gone net
 		return gone, true
 	}
 	if full := n.filled[pattern] >= n.lim.PerPattern; full || len(n.pairs) >= n.lim.Total {
-		loser := n.loserLocked(pattern, !full)
+		if n.second != now.Unix() {
+			n.second, n.evicted = now.Unix(), 0
+		}
+		var loser *nameSpan
+		if n.evicted < evictionsPerSecond {
+			loser = n.loserLocked(pattern, !full)
+		}
 		if loser == nil {
 			n.stats.Refused++
 			return gone, false
 		}
 		n.stats.Evicted++
+		n.evicted++
 		gone = loser.addr
 		n.removeLocked(loser)
 	}

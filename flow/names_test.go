@@ -119,11 +119,12 @@ func TestNamesBounds(t *testing.T) {
 	n.Learn(said(time.Minute, held.String(), "x.evil.org"), nil, dawn)
 	n.Sweep(func(a netip.Addr) bool { return a == held }, dawn)
 	for i := range 1000 {
-		got := n.Learn(said(time.Hour, fmt.Sprintf("10.0.%d.%d", i>>8, i&255), fmt.Sprintf("n%d.evil.org", i)), nil, dawn)
+		now := dawn.Add(time.Duration(i) * time.Second / 10) // two evictions each
+		got := n.Learn(said(time.Hour, fmt.Sprintf("10.0.%d.%d", i>>8, i&255), fmt.Sprintf("n%d.evil.org", i)), nil, now)
 		if want := 1 + min(1, max(0, i-8)); len(got) != want { // itself, and from then on who gave up its place
 			t.Fatalf("answer %d touched %v", i, got)
 		}
-		n.Learn(said(time.Hour, fmt.Sprintf("10.1.%d.%d", i>>8, i&255), fmt.Sprintf("n%d.unnamed.org", i)), nil, dawn)
+		n.Learn(said(time.Hour, fmt.Sprintf("10.1.%d.%d", i>>8, i&255), fmt.Sprintf("n%d.unnamed.org", i)), nil, now)
 	}
 	s := n.Stats()
 	if len(n.Of(mine)) != 1 || len(n.Of(held)) != 1 || s.Pairs != 21 || s.Evicted == 0 {
@@ -134,11 +135,19 @@ func TestNamesBounds(t *testing.T) {
 	if got := n.Learn(said(time.Hour, "10.9.9.9", "new.evil.org"), nil, dawn); len(got) > 0 || n.Stats().Refused != 1 {
 		t.Errorf("touched %v, %+v", got, n.Stats())
 	}
+	// Too many at once are not taken either.
+	n.Sweep(nobody, dawn)
+	for i := range 100 {
+		n.Learn(said(time.Hour, fmt.Sprintf("10.3.0.%d", i), fmt.Sprintf("m%d.evil.org", i)), nil, dawn.Add(time.Hour))
+	}
+	if got := n.Stats().Refused; got != 1+100-evictionsPerSecond {
+		t.Errorf("refused %d", got)
+	}
 	// What policy names comes before what it does not name.
 	n.SetPatterns([]string{"api.org", "*.evil.org", "*.late.org"})
 	n.Sweep(nobody, dawn)
 	for i := range 20 {
-		n.Learn(said(time.Hour, fmt.Sprintf("10.2.0.%d", i), fmt.Sprintf("n%d.late.org", i)), nil, dawn)
+		n.Learn(said(time.Hour, fmt.Sprintf("10.2.0.%d", i), fmt.Sprintf("n%d.late.org", i)), nil, dawn.Add(2*time.Hour))
 	}
 	late := slices.DeleteFunc(n.Known(true), func(k KnownName) bool { return !strings.HasSuffix(k.Name, ".late.org") })
 	if len(late) != 10 || n.Stats().Pairs > 30 {
