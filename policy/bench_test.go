@@ -12,6 +12,12 @@ import (
 // each of p services: ingress from three services, egress to three and to a block.
 func bigTown(b *testing.B, n, p int) (*Set, *identity.View) {
 	b.Helper()
+	s, ix := bigTownIndex(b, n, p)
+	return s, ix.View()
+}
+
+func bigTownIndex(b *testing.B, n, p int) (*Set, *identity.Index) {
+	b.Helper()
 	ix := identity.NewIndex("n1")
 	services := n / 10
 	var vips []identity.KubeService
@@ -44,7 +50,7 @@ func bigTown(b *testing.B, n, p int) (*Set, *identity.View) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return s, ix.View()
+	return s, ix
 }
 
 func BenchmarkEntries(b *testing.B) {
