@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
@@ -194,4 +195,27 @@ func FuzzParseProbes(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestDocumentedFiles reads every file of tests that the documentation shows.
+func TestDocumentedFiles(t *testing.T) {
+	text, err := os.ReadFile("../../docs/policy-tools.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for i, block := range strings.Split(string(text), "```") {
+		yaml, found := strings.CutPrefix(block, "yaml\n")
+		if i%2 == 0 || !found {
+			continue
+		}
+		files, err := Parse("docs/policy-tools.md", []byte(yaml))
+		if err != nil || len(files) != 1 || len(files[0].Tests) == 0 {
+			t.Errorf("block %d: %v, %d files", i, err, len(files))
+		}
+		n++
+	}
+	if n == 0 {
+		t.Error("no file of tests found")
+	}
 }
