@@ -114,6 +114,8 @@ func (d *Daemon) forget(w *workload, cause string) {
 	d.warn("workload "+w.id, "")
 	d.warn("interfaces "+w.id, "")
 	d.warn("sets "+w.id, "")
+	d.warn("answers "+w.id, "")
+	d.warn("names "+w.id, "")
 	if err := d.refreshNode(); err != nil {
 		d.log.Warn("node addresses not read", "err", err)
 	}

@@ -26,6 +26,7 @@ type names struct {
 	mu      sync.Mutex
 	entries []policy.NameEntry
 	stored  uint64 // version that is in the store
+	refused uint64 // told of already
 }
 
 // listener reads one namespace's answers.
@@ -34,6 +35,8 @@ type listener struct {
 	cfg  firewall.AnswersConfig
 	end  context.CancelFunc
 	done chan struct{}
+
+	unseen, failed uint64 // told of already
 }
 
 // resolvers are the DNS servers that the workload was configured with.
@@ -83,7 +86,7 @@ func (w *workload) listen(ctx context.Context, g *grip, spec firewall.Spec) {
 	}
 	w.d.warn(about, "")
 	ctx, end := context.WithCancel(ctx)
-	l := &listener{a, cfg, end, make(chan struct{})}
+	l := &listener{Answers: a, cfg: cfg, end: end, done: make(chan struct{})}
 	g.answers = l
 	go func() {
 		defer close(l.done)
@@ -150,6 +153,7 @@ func (w *workload) opens() func(netip.Addr) bool {
 // sweepNames closes what has ended and nobody uses.
 func (w *workload) sweepNames(g *grip) {
 	n := &w.names
+	w.tellNames(g.answers)
 	if g.ns == nil || len(n.Addrs()) == 0 {
 		return
 	}
@@ -167,6 +171,12 @@ func (w *workload) sweepNames(g *grip) {
 	if err != nil && !errors.Is(err, firewall.ErrGone) {
 		w.log.Warn("names not swept", "err", err)
 	}
+}
+
+// triesNames says that a shadow that selects the workload names names: those it would know must be
+// known to judge it.
+func (rb *rulebook) triesNames(view *identity.View, w *identity.Workload) bool {
+	return rb.trials != nil && len(rb.trials.only.Entries(view, w).Egress.Names) > 0
 }
 
 // namesOf gives the names under which a workload of this node knows an address.

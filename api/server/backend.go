@@ -22,6 +22,7 @@ type Backend interface {
 	Rules(ctx context.Context, workload string, guard bool) (string, error)
 	Flows(ctx context.Context, q api.FlowQuery) ([]api.Flow, error)
 	FollowFlows(ctx context.Context, q api.FlowQuery, send func(api.Flow) error) error
+	Names(ctx context.Context) ([]api.Name, error)
 	Graph(ctx context.Context) (api.Graph, error)
 	Policies(ctx context.Context) ([]api.Policy, error)
 	Apply(ctx context.Context, r api.ApplyRequest) (api.ApplyResult, error)

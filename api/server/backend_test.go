@@ -142,6 +142,10 @@ func (b *backend) Trace(_ context.Context, r api.TraceRequest) (api.Trace, error
 	return api.Trace{Client: r.Client, Server: r.Server, Outcome: api.FateDrop}, nil
 }
 
+func (b *backend) Names(context.Context) ([]api.Name, error) {
+	return []api.Name{{Workload: "shop/cart-0", Name: "api.example.com"}}, nil
+}
+
 func (b *backend) CNI(_ context.Context, r api.CNIRequest) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

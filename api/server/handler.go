@@ -19,6 +19,7 @@ func (s *Server) handler() http.Handler {
 	m.HandleFunc("GET "+api.PathWorkloads, plain(s, b.Workloads))
 	m.HandleFunc("GET "+api.PathRules, s.rules)
 	m.HandleFunc("GET "+api.PathFlows, s.flows)
+	m.HandleFunc("GET "+api.PathNames, plain(s, b.Names))
 	m.HandleFunc("GET "+api.PathGraph, plain(s, b.Graph))
 	m.HandleFunc("GET "+api.PathPolicies, plain(s, b.Policies))
 	m.HandleFunc("POST "+api.PathPolicies, posted(s, s.cfg.MaxBody, b.Apply))

@@ -32,6 +32,7 @@ func TestEveryPath(t *testing.T) {
 		"rules":      {func() (any, error) { return c.Rules(ctx, "shop/cart-0", true) }, `"# shop/cart-0 guard=true\n"`},
 		"no rules":   {func() (any, error) { return c.Rules(ctx, "shop/none", false) }, `not-found 404: workload shop/none: not known here`},
 		"rules of ?": {func() (any, error) { return c.Rules(ctx, "", false) }, `bad-request 400: workload: missing; want an id or namespace/name`},
+		"names":      {func() (any, error) { v, err := c.Names(ctx); return v[0].Name, err }, `"api.example.com"`},
 		"flows": {func() (any, error) {
 			v, err := c.Flows(ctx, api.FlowQuery{Service: "shop/a", Verdict: "deny", Limit: 9})
 			return []any{v[0].Client, v[0].Verdict, v[0].Count}, err

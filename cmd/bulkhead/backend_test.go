@@ -68,6 +68,10 @@ func (b *files) Workloads(context.Context) ([]api.Workload, error) {
 	return answer[[]api.Workload](b, "workloads")
 }
 
+func (b *files) Names(context.Context) ([]api.Name, error) {
+	return answer[[]api.Name](b, "names")
+}
+
 func (b *files) Rules(_ context.Context, workload string, guard bool) (string, error) {
 	b.note("rules %s guard=%t", workload, guard)
 	return b.text("rules")
