@@ -10,7 +10,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME   ?= 20s
 PKG        ?= ./...
 
-.PHONY: help build tools test bench lint demo cover fuzz clean
+.PHONY: help build tools test bench bench-policy lint demo cover fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -40,6 +40,9 @@ bench: ## CPU ratios against no rules, in the same interleaved run (root)
 	@scripts/need.sh bench
 	@$(MAKE) --no-print-directory -s tools
 	@BULKHEAD_BIN=$(BIN) go run ./test/bench
+
+bench-policy: ## what one workload's coming costs among many, and many policies: table, docs/policy-cost.svg
+	@go test -run '^$$' -bench BenchmarkChange -benchtime 300ms ./policy | go run ./test/bench/curves docs/policy-cost.svg
 
 lint: ## gofmt, vet, staticcheck
 	@scripts/need.sh build
