@@ -148,7 +148,7 @@ func (d dice) set(t *testing.T) *policy.Set {
 // and random ports: that grouping loses nothing, and that a region is what the evaluator says.
 func TestRegionsAgreeWithEvaluate(t *testing.T) {
 	d := dice{rand.New(rand.NewPCG(seed(t), 0))}
-	rounds := 50
+	rounds := 30
 	for range rounds {
 		view := d.view()
 		a, b := d.set(t), d.set(t)

@@ -104,11 +104,10 @@ func (r *probeReader) errorf(offset int64, format string, args ...any) error {
 }
 
 func (r *probeReader) syntax(err error) error {
-	offset := r.dec.InputOffset()
+	offset := int64(len(r.data))
 	if e := (*json.SyntaxError)(nil); errors.As(err, &e) {
 		offset = max(e.Offset-1, 0)
 	} else {
-		offset = int64(len(r.data))
 		err = errors.New("the file ends within the array of probes")
 	}
 	if len(bytes.TrimSpace(r.data)) == 0 {
