@@ -143,7 +143,7 @@ func TestMainJob(t *testing.T) {
 	})
 
 	x, err := d.client.Explain(ctx, api.ExplainRequest{Client: "shop/web", Server: "shop/db", Protocol: "TCP", Port: 5432})
-	if err != nil || x.Verdict != "deny" || x.Policy != "deny" || x.Egress.Mode != "enforce" || len(x.Notes) == 0 {
+	if err != nil || x.Verdict != "deny" || x.Policy != "deny" || x.Egress.Mode != "enforce" || x.Egress.Fix == nil || x.Ingress.Fix == nil {
 		t.Errorf("explain %+v, %v", x, err)
 	}
 	if x, err = d.client.Explain(ctx, api.ExplainRequest{Client: "shop/web-1", Server: cart.v4.String(), Protocol: "TCP", Port: 8080}); err != nil || x.Verdict != "allow" || x.Seen == nil {
