@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"reflect"
 	"sync"
 
 	"github.com/bulkhead-firewall/bulkhead/identity"
@@ -12,6 +11,7 @@ import (
 type basis struct {
 	set        *policy.Set // nil: never
 	generation uint64      // of the view
+	compiler   *policy.Compiler
 	sides      policy.Sides
 	doubted    bool // work them out again, whatever has changed
 }
@@ -24,13 +24,18 @@ func (w *workload) sides(g *grip, view *identity.View, me *identity.Workload) po
 	touched := b.set != set || w.d.affected.since(set, view, b.generation).Includes(me)
 	if !touched && !b.doubted {
 		b.generation = view.Generation
+		b.compiler.Skip(view)
 		return b.sides
 	}
-	sides := set.Entries(view, me)
-	if !touched && !reflect.DeepEqual(sides, b.sides) {
+	compiler := b.compiler
+	if compiler == nil || b.doubted {
+		compiler = &policy.Compiler{}
+	}
+	sides, _ := compiler.Sides(set, view, me)
+	if !touched && !sides.Equal(b.sides) {
 		w.log.Error("rules were out of date", "reason", "a change that concerned them was taken for one that does not; put right by the sweep")
 	}
-	*b = basis{set: set, generation: view.Generation, sides: sides}
+	*b = basis{set: set, generation: view.Generation, compiler: compiler, sides: sides}
 	return sides
 }
 

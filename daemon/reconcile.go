@@ -129,7 +129,7 @@ func (w *workload) reconcile(ctx context.Context, g *grip, cause string) error {
 		return err
 	}
 	held := w.inForce()
-	if held.valid && reflect.DeepEqual(held.spec, spec) {
+	if held.valid && sameSpec(held.spec, spec) {
 		return nil
 	}
 	if err := w.open(ctx, g); err != nil {
@@ -155,6 +155,15 @@ func (w *workload) reconcile(ctx context.Context, g *grip, cause string) error {
 		w.log.Warn("counters not read", "err", err)
 	}
 	return nil
+}
+
+// sameSpec: a side may list tens of thousands, and mostly it is one list twice.
+func sameSpec(a, b firewall.Spec) bool {
+	if !a.Sides.Equal(b.Sides) {
+		return false
+	}
+	a.Sides, b.Sides = policy.Sides{}, policy.Sides{}
+	return reflect.DeepEqual(a, b)
 }
 
 // tellWarnings passes on what this kernel, or this workload's kind of interface, cannot do.
@@ -187,7 +196,7 @@ func (w *workload) wanted(g *grip) (firewall.Spec, error) {
 	}
 	mode := w.d.modes.Load().of(me.Service)
 	return firewall.Spec{Mode: mode, Sides: w.sides(g, view, me), Interfaces: ifcs,
-		Resolvers: w.resolvers(), AnswersClosed: w.d.cfg.DropUnreadAnswers, Hear: mode == policy.Learn, NoQueue: firewall.NoAnswerQueue()}, nil
+		Resolvers: w.resolvers(), AnswersClosed: w.d.cfg.DropUnreadAnswers, Hear: mode == policy.Learn || w.d.rules.Load().triesNames(view, me), NoQueue: firewall.NoAnswerQueue()}, nil
 }
 
 // open takes the namespace: the flow log first, so that the rules' first message finds a reader.

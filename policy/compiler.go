@@ -58,6 +58,10 @@ func (c *Compiler) Sides(s *Set, v *identity.View, w *identity.Workload) (sides 
 	return Sides{Egress: c.sides[0].Side, Ingress: c.sides[1].Side}, changed
 }
 
+// Skip tells of a view that differs from the last one in nothing that concerns the workload (see
+// [Set.Affected]).
+func (c *Compiler) Skip(v *identity.View) { c.view = v }
+
 func (c *Compiler) side(i int, dir Direction, s *Set, v *identity.View, w *identity.Workload, d identity.Delta) bool {
 	old := c.sides[i]
 	l := lineup{dir: dir, silent: true}
@@ -76,17 +80,13 @@ func (c *Compiler) side(i int, dir Direction, s *Set, v *identity.View, w *ident
 		}
 	}
 	c.sides[i] = compileSide(v, w, &l)
-	return old == nil || !old.Side.same(c.sides[i].Side)
+	return old == nil || !old.Side.Equal(c.sides[i].Side)
 }
 
 // same says whether the same rules have a say in the same order.
 func (l *lineup) same(o *lineup) bool {
 	return slices.Equal(l.isolators, o.isolators) && slices.Equal(l.admin, o.admin) && slices.Equal(l.spaces, o.spaces) &&
 		slices.Equal(l.baseline, o.baseline)
-}
-
-func (s Side) same(o Side) bool {
-	return s.Isolated == o.Isolated && slices.Equal(s.Entries, o.Entries) && slices.Equal(s.Denied, o.Denied) && slices.Equal(s.Names, o.Names)
 }
 
 // identityChange is what a side must follow.

@@ -39,11 +39,11 @@ func TestCompilerFollows(t *testing.T) {
 				old := c.sides
 				got, changed := c.Sides(s, v, w)
 				want := s.Entries(v, w)
-				if !got.Egress.same(want.Egress) || !got.Ingress.same(want.Ingress) {
+				if !got.Equal(want) {
 					t.Fatalf("step %d, %s: followed:\n%s\n%s\nfrom nothing:\n%s\n%s", step, w.ID, dump(got.Egress), dump(got.Ingress), dump(want.Egress), dump(want.Ingress))
 				}
 				before, known := last[w.ID]
-				if known && changed != !(before.Egress.same(got.Egress) && before.Ingress.same(got.Ingress)) {
+				if known && changed != !before.Equal(got) {
 					t.Fatalf("step %d, %s: changed: %v", step, w.ID, changed)
 				}
 				if known && texts[w.ID] != fmt.Sprint(before) {

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/bulkhead-firewall/bulkhead/identity"
 )
@@ -127,6 +128,19 @@ type Side struct {
 	Denied   []Entry     // sorted and disjoint as Entries are; where isolated, only what Entries or Names would let through
 	Names    []NameEntry // egress only; sorted, free of doubles
 }
+
+// Equal says whether two sides allow and deny the same in the same words.
+func (s Side) Equal(o Side) bool {
+	return s.Isolated == o.Isolated && equal(s.Entries, o.Entries) && equal(s.Denied, o.Denied) && equal(s.Names, o.Names)
+}
+
+// equal looks first whether it is one list twice: mostly it is.
+func equal[T comparable](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
+}
+
+// Equal says whether both sides are.
+func (s Sides) Equal(o Sides) bool { return s.Egress.Equal(o.Egress) && s.Ingress.Equal(o.Ingress) }
 
 // Judged says that the side denies anything: its packets must be looked at.
 func (s Side) Judged() bool { return s.Isolated || len(s.Denied) > 0 }
