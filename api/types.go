@@ -185,7 +185,8 @@ type Edge struct {
 	Denied   uint64    `json:"denied"`
 	Clients  []string  `json:"clients"` // workloads seen, "namespace/name", bounded
 	Servers  []string  `json:"servers"`
-	VIP      string    `json:"vip,omitempty"` // "10.96.0.7:80" where it was dialled through one
+	VIP      string    `json:"vip,omitempty"`   // "10.96.0.7:80" where it was dialled through one
+	Names    []string  `json:"names,omitempty"` // DNS names under which clients knew an address of the world
 }
 
 // ServiceMode is a service's mode.

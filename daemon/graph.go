@@ -53,6 +53,7 @@ func edgeRow(e *flow.Edge) api.Edge {
 	if len(e.VIPs.Items) > 0 {
 		row.VIP = e.VIPs.Items[0].What.String()
 	}
+	row.Names = e.NameList()
 	return row
 }
 

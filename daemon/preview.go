@@ -64,6 +64,7 @@ func seenEdge(view *identity.View, e *flow.Edge) simulate.Edge {
 	out := simulate.Edge{
 		Client: e.Client.String(), Server: e.Server.String(), Clients: peersOf(view, e.Client, e.Clients), Servers: peersOf(view, e.Server, e.Servers),
 		Protocol: e.Protocol, Port: e.Port, Denied: e.Denied(), First: e.First, Last: e.Last,
+		Names: e.NameList(),
 	}
 	if e.Allowed() {
 		out.Count = max(e.Count()+e.WouldDeny(), 1)

@@ -66,12 +66,13 @@ func (d *Daemon) onRecord(id string, r flow.Record) {
 		}
 	}
 	sighting, counted := d.graph.Observe(r, client, server, backends)
-	if counted {
-		d.markDirty()
-	}
 	conn := policy.Connection{Client: client, Server: server, Protocol: r.Protocol, Port: r.Port}
 	if r.Direction == policy.Egress {
 		conn.Names = d.namesOf(id, r.Server)
+	}
+	if counted {
+		d.graph.Named(sighting.Key, conn.Names, r.Time)
+		d.markDirty()
 	}
 	if counted {
 		d.try(self, &r, conn, sighting.Key)

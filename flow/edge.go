@@ -137,6 +137,7 @@ type Edge struct {
 	Clients  Earliest[Member]  // workloads that called, the first ones
 	Servers  Earliest[Member]  // workloads that answered, as their own namespace reported
 	VIPs     Earliest[Dialled] // virtual addresses that clients dialled to get there, the first ones
+	Names    Earliest[DNSName] // under which clients knew an address of the world, the first ones
 }
 
 // Allowed says whether connections of this edge were let through by what policy says, and not only
@@ -175,6 +176,7 @@ func (e *Edge) merge(o *Edge, lim Limits) {
 	e.Clients.merge(o.Clients, lim.Workloads)
 	e.Servers.merge(o.Servers, lim.Workloads)
 	e.VIPs.merge(o.VIPs, lim.VIPs)
+	e.Names.merge(o.Names, lim.Names)
 }
 
 // clone is a copy that shares no list with e.
@@ -183,5 +185,6 @@ func (e *Edge) clone() Edge {
 	c.Clients.Items = append([]Seen[Member](nil), e.Clients.Items...)
 	c.Servers.Items = append([]Seen[Member](nil), e.Servers.Items...)
 	c.VIPs.Items = append([]Seen[Dialled](nil), e.VIPs.Items...)
+	c.Names.Items = append([]Seen[DNSName](nil), e.Names.Items...)
 	return c
 }

@@ -27,7 +27,7 @@ func (s *suggester) evidence(svc identity.Service, edges []*Edge, g peerGroup, d
 		}
 		what := PortName(e.Protocol, e.Port)
 		if g.world {
-			what = peerEnd(e, dir).Addr.String() + " " + what
+			what = peerEnd(e, dir).Addr.String() + namesText(e.Names) + " " + what
 		}
 		out = append(out, "  "+s.line(svc, e, what))
 	}
@@ -103,6 +103,18 @@ func (s *suggester) vipNames(svc identity.Service, l Earliest[Dialled]) string {
 	}
 	slices.Sort(names)
 	return list(slices.Compact(names), fewNames)
+}
+
+// namesText gives the DNS names of an address in brackets, or nothing.
+func namesText(l Earliest[DNSName]) string {
+	var names []string
+	for _, it := range l.Items {
+		names = append(names, string(it.What))
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return " (" + list(names, fewNames) + ")"
 }
 
 // list joins a few names and says that there are more.

@@ -15,6 +15,7 @@ type Limits struct {
 	WorldAddrs int // world addresses kept apart per (service, direction, protocol, port): 256
 	Workloads  int // workloads named per end of an edge: 16
 	VIPs       int // virtual addresses named per edge: 4
+	Names      int // DNS names kept per edge to an address of the world: 4
 	Backends   int // services and ports behind one virtual address: 16
 }
 
@@ -29,6 +30,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.WorldAddrs, 256)
 	set(&l.Workloads, 16)
 	set(&l.VIPs, 4)
+	set(&l.Names, 4)
 	set(&l.Backends, 16)
 	return l
 }

@@ -188,11 +188,12 @@ type edgeJSON struct {
 	Clients  Earliest[Member]  `json:"clients"`
 	Servers  Earliest[Member]  `json:"servers"`
 	VIPs     Earliest[Dialled] `json:"vips"`
+	Names    Earliest[DNSName] `json:"names,omitzero"`
 }
 
 // EncodeEdge gives the bytes to store for an edge under Key.ID.
 func EncodeEdge(e Edge) ([]byte, error) {
-	return json.Marshal(edgeJSON{e.Key.json(), e.First, e.Last, e.AtClient, e.AtServer, e.Clients, e.Servers, e.VIPs})
+	return json.Marshal(edgeJSON{e.Key.json(), e.First, e.Last, e.AtClient, e.AtServer, e.Clients, e.Servers, e.VIPs, e.Names})
 }
 
 // DecodeEdge is the reverse of EncodeEdge.
@@ -208,5 +209,6 @@ func DecodeEdge(data []byte) (Edge, error) {
 	j.Clients.sort()
 	j.Servers.sort()
 	j.VIPs.sort()
-	return Edge{k, j.First, j.Last, j.AtClient, j.AtServer, j.Clients, j.Servers, j.VIPs}, nil
+	j.Names.sort()
+	return Edge{k, j.First, j.Last, j.AtClient, j.AtServer, j.Clients, j.Servers, j.VIPs, j.Names}, nil
 }

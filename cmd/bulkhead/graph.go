@@ -59,6 +59,9 @@ func (a *app) writeText(g api.Graph) error {
 		if e.VIP != "" {
 			line += " through " + e.VIP
 		}
+		if len(e.Names) > 0 {
+			line += " (" + strings.Join(e.Names, ", ") + ")"
+		}
 		line += fmt.Sprintf("  x%d, last %s ago", e.Count, age(e.Last))
 		if e.Denied > 0 {
 			line += fmt.Sprintf(", %s %d", a.word("deny"), e.Denied)
