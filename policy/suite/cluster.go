@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -118,11 +119,37 @@ func (c *Cluster) Judge(set *policy.Set, client, server Member, from, to netip.A
 		return set.Evaluate(v, policy.Connection{Client: client.peer(v, from), Server: server.peer(v, to), Protocol: protocol, Port: port})
 	}
 	d := ask(here)
-	if here != there {
+	if side, judged := c.behind(set, client, from, identity.VIPKey{Addr: to, Protocol: protocol, Port: port}); server.VIP && judged {
+		d.Ingress = side
+	} else if here != there {
 		d.Ingress = ask(there).Ingress
-		d.Verdict = min(d.Egress.Verdict, d.Ingress.Verdict)
 	}
+	d.Verdict = min(d.Egress.Verdict, d.Ingress.Verdict)
 	return d
+}
+
+// behind judges the ingress of a connection to a Service's address at every workload behind it, on the
+// node of each: any of them may get it, so all must allow it. False: nobody is known behind it.
+func (c *Cluster) behind(set *policy.Set, client Member, from netip.Addr, to identity.VIPKey) (out policy.SideDecision, judged bool) {
+	for _, b := range c.view.Backends(to) {
+		v := c.on(b.Workload.Node)
+		for _, a := range b.Workload.Addrs {
+			if a.Is4() != to.Addr.Is4() {
+				continue
+			}
+			side := set.Evaluate(v, policy.Connection{
+				Client: client.peer(v, from), Server: Member{Workload: b.Workload}.peer(v, a), Protocol: to.Protocol, Port: b.Port,
+			}).Ingress
+			side.Reason = fmt.Sprintf("behind service %s: %s", c.view.VIPNames[to.Addr], side.Reason)
+			if side.Verdict != policy.Allow {
+				return side, true
+			}
+			if !judged || side.Isolated && !out.Isolated {
+				out, judged = side, true
+			}
+		}
+	}
+	return out, judged
 }
 
 // Family finds a pair of addresses of one family. Where both ends speak both, it is IPv4.
@@ -146,10 +173,16 @@ func (c *Cluster) Nodes() []string { return slices.Sorted(maps.Keys(c.nodes)) }
 func (c *Cluster) Evaluate(set *policy.Set, q policy.Connection) policy.Decision {
 	here, there := c.on(c.nodeOfPeer(q.Client)), c.on(c.nodeOfPeer(q.Server))
 	d := set.Evaluate(here, q)
-	if here != there && q.Server.Kind != identity.VIP {
+	switch {
+	case q.Server.Kind == identity.VIP:
+		to := identity.VIPKey{Addr: q.Server.Addr, Protocol: q.Protocol, Port: q.Port}
+		if side, judged := c.behind(set, Member{Workload: q.Client.Workload}, q.Client.Addr, to); judged {
+			d.Ingress = side
+		}
+	case here != there:
 		d.Ingress = set.Evaluate(there, q).Ingress
-		d.Verdict = min(d.Egress.Verdict, d.Ingress.Verdict)
 	}
+	d.Verdict = min(d.Egress.Verdict, d.Ingress.Verdict)
 	return d
 }
 
