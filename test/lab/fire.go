@@ -26,6 +26,13 @@ func (s *shot) connect(kind, proto int) (net.Conn, error) {
 	}
 	f := os.NewFile(uintptr(fd), "probe")
 	defer f.Close() // FileConn has its own copy
+	if kind == unix.SOCK_STREAM {
+		// Else a connection that has ended keeps its port for a minute from a probe that wants somebody to
+		// listen there.
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return nil, &unable{err}
+		}
+	}
 	if s.source.IsValid() {
 		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(s.source, 0))); err != nil {
 			return nil, err

@@ -79,7 +79,11 @@ func TestEvaluator(t *testing.T) {
 		}
 		for _, c := range town.cases {
 			t.Run(town.name+"/"+c.name, func(t *testing.T) {
-				got, why, err := e.answer(c.policies, c.probes)
+				set, err := setOf(c.policies)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, why, err := e.answer(set, c.probes)
 				if err != nil {
 					t.Fatal(err)
 				}

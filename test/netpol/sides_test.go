@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/bulkhead-firewall/bulkhead/api"
+	"github.com/bulkhead-firewall/bulkhead/identity"
 	"github.com/bulkhead-firewall/bulkhead/kube"
 	"github.com/bulkhead-firewall/bulkhead/policy"
 	"github.com/bulkhead-firewall/bulkhead/policy/suite"
@@ -51,16 +53,21 @@ func newEvaluator(inventory string) (*evaluator, error) {
 	return &evaluator{suite.NewCluster(view)}, nil
 }
 
-// answer gives the verdicts, and the reasons for each.
-func (e *evaluator) answer(policies string, probes []probe) ([]verdict, [][]string, error) {
+// setOf is what holds now of policies as a file says them.
+func setOf(policies string) (*policy.Set, error) {
 	list, err := policy.Parse("policies.yaml", []byte(policies))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	set, err := policy.NewSet(list...)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	return set.At(time.Now()), nil
+}
+
+// answer gives the verdicts, and the reasons for each.
+func (e *evaluator) answer(set *policy.Set, probes []probe) ([]verdict, [][]string, error) {
 	text, err := json.Marshal(probes)
 	if err != nil {
 		return nil, nil, err
@@ -69,7 +76,6 @@ func (e *evaluator) answer(policies string, probes []probe) ([]verdict, [][]stri
 	if err != nil {
 		return nil, nil, err
 	}
-	set = set.At(time.Now())
 	out, why := make([]verdict, len(asked)), make([][]string, len(asked))
 	for i := range asked {
 		a := e.cluster.Ask(set, &asked[i])
@@ -80,6 +86,43 @@ func (e *evaluator) answer(policies string, probes []probe) ([]verdict, [][]stri
 		out[i], why[i] = verdict(a.Decision.Verdict.String()), a.Decision.Reasons()
 	}
 	return out, why, nil
+}
+
+// one asks a single question.
+func (e *evaluator) one(set *policy.Set, p probe) suite.Answer {
+	text, err := json.Marshal([]probe{p})
+	if err != nil {
+		return suite.Answer{Err: err}
+	}
+	asked, err := suite.ParseProbes("probes.json", text)
+	if err != nil {
+		return suite.Answer{Err: err}
+	}
+	return e.cluster.Ask(set, &asked[0])
+}
+
+// backends are the questions that one to a Service's address leads to; false: it is none.
+func (e *evaluator) backends(p probe) (out []probe, vip bool) {
+	view := e.cluster.View()
+	addr, err := netip.ParseAddr(p.Server)
+	if err != nil {
+		return nil, false
+	}
+	if _, vip = view.VIPNames[addr]; !vip {
+		return nil, false
+	}
+	protocol, err := identity.ParseProtocol(p.Protocol)
+	if err != nil {
+		return nil, true
+	}
+	for _, b := range view.Backends(identity.VIPKey{Addr: addr, Protocol: protocol, Port: p.Port.Number}) {
+		for _, a := range b.Workload.Addrs {
+			if a.Is4() == addr.Is4() {
+				out = append(out, probe{Client: p.Client, Server: a.String(), Protocol: p.Protocol, Port: lab.Port{Number: b.Port}})
+			}
+		}
+	}
+	return out, true
 }
 
 // kernel is the side that sends packets: a lab whose daemons are given one set of policies after the
