@@ -131,7 +131,7 @@ func (g guard) answerLogChain() *Chain {
 		for _, p := range []identity.Protocol{identity.TCP, identity.UDP} {
 			name := protocolNames[int(p)]
 			sport := clause{name + " sport 53", []expr.Any{payload(expr.PayloadBaseTransportHeader, 0, 2), equal(0, 53)}}
-			c.Rules = append(c.Rules, newRule("", from, l4(p, ""), sport, atMost(answersPerSecond), g.logAnswer()))
+			c.Rules = append(c.Rules, newRule("", l4(p, ""), sport, from, atMost(answersPerSecond), g.logAnswer()))
 		}
 	}
 	return c

@@ -17,6 +17,11 @@ const (
 	guardAnswersBytes = 2 << 20
 	guardStreamsKept  = 64 // messages of one DNS over TCP connection
 	guardBuffer       = 2 << 20
+
+	// hearSnapLen is how much of a packet is read where nothing waits for it: many workloads are only
+	// heard, so that their buffers should be small. guardHeaders is what else a message holds.
+	hearSnapLen  = 4096
+	guardHeaders = 4096
 )
 
 // guardAnswers is what the guards of one workload logged of DNS answers on their way in. A guard logs a
@@ -37,6 +42,7 @@ type guardDatagram struct {
 	server  netip.Addr
 	port    uint16
 	payload []byte
+	partial bool // of a first fragment
 }
 
 // openGuards takes the groups to which the guards log, where all interfaces have one.
@@ -53,13 +59,17 @@ func (a *Answers) openGuards() error {
 	if err != nil {
 		return err
 	}
-	sock.buf = make([]byte, answerBytes)
+	snap := uint32(answerSnapLen)
+	if a.cfg.Hear {
+		snap = hearSnapLen
+	}
+	sock.buf = make([]byte, snap+guardHeaders)
 	a.guards = &guardAnswers{sock: sock, waiting: map[streamKey][][]byte{}}
 	for _, ifc := range a.cfg.Interfaces {
 		group := AnswerGroup(ifc)
 		_, err := sock.conn.Execute(netlink.Message{
 			Header: netlink.Header{Type: nflogConfig, Flags: netlink.Request | netlink.Acknowledge},
-			Data:   guardBind(group),
+			Data:   guardBind(group, snap),
 		})
 		if err != nil {
 			return fmt.Errorf("take NFLOG group %d in %s, of interface %s: %w; another program reads it", group, kernelPlace(a.cfg.Node), ifc.Host, err)
@@ -69,7 +79,7 @@ func (a *Answers) openGuards() error {
 }
 
 // guardBind takes a group, whole packets, each at once.
-func guardBind(group uint16) []byte {
+func guardBind(group uint16, snap uint32) []byte {
 	b := []byte{unix.AF_UNSPEC, 0, byte(group >> 8), byte(group)}
 	put := func(kind uint16, v ...byte) {
 		b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofNlAttr+len(v)))
@@ -79,7 +89,7 @@ func guardBind(group uint16) []byte {
 	}
 	be := func(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
 	put(nflogConfigCommand, 1)
-	put(nflogConfigMode, append(be(answerSnapLen), 2, 0)...)
+	put(nflogConfigMode, append(be(snap), 2, 0)...)
 	put(nflogConfigBatch, be(1)...)
 	return b
 }
@@ -90,7 +100,7 @@ func (g *guardAnswers) messages(p dnsPacket) (list [][]byte, seen bool) {
 	g.drain()
 	if !p.tcp {
 		for i, d := range g.dgrams {
-			if d.server == p.server && d.port == p.port && bytes.Equal(d.payload, p.payload) {
+			if d.server == p.server && d.port == p.port && d.is(p.payload) {
 				g.dgrams = append(g.dgrams[:i], g.dgrams[i+1:]...)
 				g.bytes -= len(d.payload)
 				return [][]byte{d.payload}, true
@@ -102,6 +112,12 @@ func (g *guardAnswers) messages(p dnsPacket) (list [][]byte, seen bool) {
 	list, seen = g.waiting[k]
 	delete(g.waiting, k)
 	return list, seen || g.streams.open[k] != nil || len(p.payload) == 0
+}
+
+// is says whether a datagram that waits in the queue is this one. Of one in fragments the guard saw the
+// first, and that is what is believed; IPv4 has put it together by then.
+func (d *guardDatagram) is(payload []byte) bool {
+	return bytes.Equal(d.payload, payload) || d.partial && bytes.HasPrefix(payload, d.payload)
 }
 
 // all are the messages that are whole, whoever they are for.
@@ -161,7 +177,7 @@ func (g *guardAnswers) keep(p dnsPacket) {
 		}
 		return
 	}
-	g.dgrams = append(g.dgrams, guardDatagram{p.server, p.port, bytes.Clone(p.payload)})
+	g.dgrams = append(g.dgrams, guardDatagram{p.server, p.port, bytes.Clone(p.payload), p.partial})
 	g.bytes += len(p.payload)
 	for len(g.dgrams) > guardAnswersKept || g.bytes > guardAnswersBytes {
 		g.bytes -= len(g.dgrams[0].payload)

@@ -314,3 +314,39 @@ func TestForgedAnswers(t *testing.T) {
 		t.Error("what the resolver said is not open")
 	}
 }
+
+// TestLargeAnswers: of an answer in fragments, what the first one says is learned; where the kernel puts
+// it together for us and no guard has the last word, all of it.
+func TestLargeAnswers(t *testing.T) {
+	for _, guarded := range []bool{true, false} {
+		for _, v6 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("guarded=%v/%s", guarded, familyName(v6)), func(t *testing.T) {
+				l := newDNSLab(t, guarded, web...)
+				l.zone.of = func(name string, _ dnsmessage.Type) (out []dnsmessage.Resource) {
+					for i := range byte(200) {
+						out = append(out, recordA(name, 5, addr78(i)))
+					}
+					return out
+				}
+				l.server.serve(t, 80, 0)
+				l.apply(policy.Enforce)
+				l.read()
+				c := l.dialDNS("udp", v6)
+				defer c.Close()
+				if got := ask(t, c, "big.example.com", dnsmessage.TypeA); len(got) != 200 {
+					t.Fatalf("%d addresses delivered", len(got))
+				}
+				if !l.connects(addr78(0), true) || !l.connects(addr78(50), true) {
+					t.Error("what the first fragment says is not open")
+				}
+				all := !guarded && !v6
+				if got := l.connects(addr78(199), all); got != all {
+					t.Errorf("the last address is open: %v, want %v", got, all)
+				}
+				if s := l.answers.Stats(); s.Unseen > 0 {
+					t.Errorf("taken for forged: %+v", s)
+				}
+			})
+		}
+	}
+}

@@ -16,10 +16,11 @@ type dnsPacket struct {
 	flags   byte   // of TCP
 	seq     uint32 // of TCP
 	payload []byte
+	partial bool // a first fragment
 }
 
-// readDNSPacket reads an IP packet with UDP or TCP in it. It is false for anything else, and for
-// fragments: they never come whole.
+// readDNSPacket reads an IP packet with UDP or TCP in it. It is false for anything else, and for later
+// fragments. What a first fragment carries is cut off.
 func readDNSPacket(b []byte) (p dnsPacket, ok bool) {
 	if len(b) == 0 {
 		return p, false
@@ -31,10 +32,11 @@ func readDNSPacket(b []byte) (p dnsPacket, ok bool) {
 			return p, false
 		}
 		header, total := int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
-		const moreFragments, offset = 0x2000, 0x1fff
-		if header < 20 || header > len(b) || binary.BigEndian.Uint16(b[6:])&(moreFragments|offset) != 0 {
+		more, offset := binary.BigEndian.Uint16(b[6:])&0x2000, binary.BigEndian.Uint16(b[6:])&0x1fff
+		if header < 20 || header > len(b) || offset != 0 {
 			return p, false
 		}
+		p.partial = more != 0
 		p.server, protocol = netip.AddrFrom4([4]byte(b[12:16])), b[9]
 		// Zero for what is longer than the field can say (BIG TCP).
 		if total >= header && total < len(b) {
@@ -49,7 +51,7 @@ func readDNSPacket(b []byte) (p dnsPacket, ok bool) {
 		if n := int(binary.BigEndian.Uint16(b[4:])); n > 0 && 40+n < len(b) {
 			b = b[:40+n]
 		}
-		if protocol, b, ok = skipExtensions(protocol, b[40:]); !ok {
+		if protocol, b, ok = p.skipExtensions(protocol, b[40:]); !ok {
 			return p, false
 		}
 	default:
@@ -59,15 +61,28 @@ func readDNSPacket(b []byte) (p dnsPacket, ok bool) {
 }
 
 // skipExtensions passes over the IPv6 extension headers that may stand before a transport header
-// (RFC 8200, 4), but for the fragment header.
-func skipExtensions(protocol byte, b []byte) (byte, []byte, bool) {
-	for protocol == unix.IPPROTO_HOPOPTS || protocol == unix.IPPROTO_DSTOPTS || protocol == unix.IPPROTO_ROUTING {
-		if len(b) < 8 || len(b) < (int(b[1])+1)*8 {
+// (RFC 8200, 4). Each is at least eight bytes, so it ends.
+func (p *dnsPacket) skipExtensions(protocol byte, b []byte) (byte, []byte, bool) {
+	for {
+		size := 8
+		switch protocol {
+		case unix.IPPROTO_HOPOPTS, unix.IPPROTO_DSTOPTS, unix.IPPROTO_ROUTING:
+			if len(b) >= 2 {
+				size = (int(b[1]) + 1) * 8
+			}
+		case unix.IPPROTO_FRAGMENT:
+			if len(b) < 8 || binary.BigEndian.Uint16(b[2:])&^7 != 0 {
+				return 0, nil, false
+			}
+			p.partial = b[3]&1 != 0
+		default:
+			return protocol, b, true
+		}
+		if len(b) < size {
 			return 0, nil, false
 		}
-		protocol, b = b[0], b[(int(b[1])+1)*8:]
+		protocol, b = b[0], b[size:]
 	}
-	return protocol, b, true
 }
 
 func (p *dnsPacket) transport(protocol byte, b []byte) bool {

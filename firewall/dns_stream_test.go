@@ -162,7 +162,7 @@ func TestReadDNSPacket(t *testing.T) {
 		{"UDP", good, "10.0.0.53 5353 hello"},
 		{"bytes behind the packet", append(bytes.Clone(good), "padding"...), "10.0.0.53 5353 hello"},
 		{"from another port", edit(20, 0, 54), ""},
-		{"a first fragment", edit(6, 0x20), ""},
+		{"a first fragment", edit(6, 0x20), "10.0.0.53 5353 hello"},
 		{"a later fragment", edit(7, 1), ""},
 		{"a header longer than the packet", edit(0, 0x4f), ""},
 		{"cut", good[:25], ""},
