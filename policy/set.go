@@ -224,9 +224,13 @@ func (s *Set) Shadows() []*Policy { return policiesOf(s.shadows) }
 // Promoted is the set with the shadows of these keys, or all of them if none is given, in force, in the
 // place of what is in force under the same key.
 func (s *Set) Promoted(keys ...Key) *Set {
+	meant := make(map[Key]bool, len(keys))
+	for _, k := range keys {
+		meant[k] = true
+	}
 	var up, rest []*compiled
 	for _, c := range s.shadows {
-		if len(keys) > 0 && !slices.Contains(keys, c.Key()) {
+		if len(keys) > 0 && !meant[c.Key()] {
 			rest = append(rest, c)
 			continue
 		}
