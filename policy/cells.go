@@ -15,7 +15,8 @@ type cell struct {
 	admin     slot // the first piece of the admin tier that is about it
 	rest      slot // the first of all others; at least the default
 	covered   *element
-	denied    bool // a block around it is denied in the kernel
+	denied    bool     // a block around it is denied in the kernel
+	shut      *element // what denies it to names
 }
 
 // slot is who decides.

@@ -101,6 +101,9 @@ func (s *compiledSide) follow(c *identityChange) (*compiledSide, bool) {
 	if s.lineup.silent || len(c.Changes) == 0 && len(c.VIPs) == 0 {
 		return s, true
 	}
+	if len(s.flat.names) > 0 {
+		return nil, false // one address may make holes in what is denied to names around it
+	}
 	addrs := s.addresses(c)
 	if len(addrs) > 64 && len(addrs) > len(s.Entries)/4 {
 		return nil, false
@@ -202,7 +205,7 @@ func (p *patcher) single(a netip.Addr) (allowed, denied []Entry, ok bool) {
 	if len(raw) == 0 {
 		return nil, nil, true
 	}
-	one := flattening{open: f.open, base: f.base, names: f.names, nameMax: f.nameMax}
+	one := flattening{open: f.open, base: f.base}
 	one.single(identity.Single(a), raw, around)
 	if p.side.Isolated { // what is open needs no list
 		for _, e := range one.allowed {

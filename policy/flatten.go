@@ -29,8 +29,9 @@ type flattening struct {
 	base    [2]*element // of an open side, by family: everything
 	allowed []*element
 	denied  []Entry
+	shut    []*element // denied to names, with holes where it is not
 	names   []namePiece
-	nameMax standing // the last of the names
+	places  []standing // where names stand
 	scratch [2][]cell
 	blocks  map[netip.Prefix]*block
 }
@@ -129,10 +130,12 @@ func (f *flattening) block(x *block, own []piece, around []cell) {
 	for i := range own {
 		apply(cells, &own[i])
 	}
+	f.reopen(p, cells)
 	named := f.nameAgain(cells)
 	x.denies = !named && slices.ContainsFunc(cells, f.toDeny)
 	if named || x.witness.IsValid() {
 		punch(p, cells)
+		f.shutNames(p, cells)
 	} else {
 		f.deny(p, cells)
 	}
@@ -158,14 +161,24 @@ func punch(p netip.Prefix, cells []cell) {
 
 // single says how one address differs from the block around it. Most sides are mostly these.
 func (f *flattening) single(p netip.Prefix, own []piece, around []cell) {
-	some := touched(around, own, f.scratch[0][:0])
+	some := f.scratch[0][:0]
+	if len(f.names) > 0 {
+		some = append(some, around...) // holes are made for all of them
+	} else {
+		some = touched(around, own, some)
+	}
 	cells := refine(some, cutsOf(own), f.scratch[1][:0])
 	f.scratch = [2][]cell{some, cells}
 	for i := range own {
 		apply(cells, &own[i])
 	}
+	f.reopen(p, cells)
+	named := f.nameAgain(cells)
+	if named {
+		punch(p, cells)
+	}
 	last := &cells[len(cells)-1]
-	if everything := own[0].protocol == identity.AnyProtocol; everything {
+	if everything := own[0].protocol == identity.AnyProtocol; everything && !named {
 		uncovered := slices.ContainsFunc(cells, func(c cell) bool { return c.allowed() && c.covered == nil })
 		if last.allowed() && uncovered {
 			// One element for the address, less those for what is denied: hashes, not ranges.
@@ -186,7 +199,7 @@ func (f *flattening) single(p netip.Prefix, own []piece, around []cell) {
 
 // toDeny says whether the kernel would let a cell through that must not.
 func (f *flattening) toDeny(c cell) bool {
-	return !c.allowed() && !c.denied && (c.covered != nil || f.nameable(&c))
+	return !c.allowed() && !c.denied && c.shut == nil && (c.covered != nil || f.nameable(&c))
 }
 
 // deny writes down what is denied although the surroundings are allowed.
@@ -251,6 +264,13 @@ func (f *flattening) side(isolated bool) Side {
 			x := e.Entry
 			x.Peer = part
 			out.Entries = append(out.Entries, x)
+		}
+	}
+	for _, e := range f.shut {
+		for _, part := range identity.Subtract(e.Peer, identity.Union(e.holes)) {
+			x := e.Entry
+			x.Peer = part
+			out.Denied = append(out.Denied, x)
 		}
 	}
 	if !out.Isolated {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -22,9 +23,13 @@ func (s standing) before(o standing) bool {
 
 // aliveNames leaves out names that can never decide: a piece about everything comes before.
 func (f *flattening) aliveNames(raw []piece) {
+	passes := slices.ContainsFunc(raw, func(p piece) bool { return p.action == ActionPass })
 	f.names = slices.DeleteFunc(f.names, func(n namePiece) bool {
 		if n.action != ActionAllow {
 			return true
+		}
+		if passes {
+			return false // what everything else is denied may be passed on
 		}
 		dead := 0
 		for _, everything := range identity.Everything {
@@ -37,33 +42,63 @@ func (f *flattening) aliveNames(raw []piece) {
 		}
 		return dead == len(identity.Everything)
 	})
-	for i, n := range f.names {
-		if i == 0 || f.nameMax.before(n.standing) {
-			f.nameMax = n.standing
+	for _, n := range f.names {
+		if !slices.Contains(f.places, n.standing.place()) {
+			f.places = append(f.places, n.standing.place())
 		}
 	}
 }
 
-// standingOf is the place of what decides a cell; false: the default does.
-func (c *cell) standingOf() (standing, bool) {
-	s := c.deciding()
-	return standing{rank: s.rank, admin: s == &c.admin}, s.rank < rankLast
-}
+// place is a standing without what it does.
+func (s standing) place() standing { return standing{rank: s.rank, admin: s.admin} }
 
-// nameable says whether a denied cell would be let through by a name that is asked later than the rule
-// that denies it.
+// nameable says whether the kernel would let a denied cell through by a name that the evaluator does not
+// come to there, or only after what denies it. Where one name of several is such, it holds for all: names
+// share a set, and rather too much is denied.
 func (f *flattening) nameable(c *cell) bool {
-	at, written := c.standingOf()
-	return len(f.names) > 0 && written && at.before(f.nameMax)
+	for _, n := range f.places {
+		switch {
+		case n.admin && c.admin.rank < n.rank: // denied, or passed on
+			return true
+		case !n.admin && (c.deciding() == &c.admin || c.rest.rank < n.rank):
+			return true
+		}
+	}
+	return false
 }
 
-// nameAgain says whether all that is newly denied here is denied by rules that come after all names: then
-// an address in the block may be allowed again by its name.
+// nameAgain says whether anything that is newly denied here is denied by a rule that comes after all
+// names: then an address in the block may be allowed again by its name, and Denied must not have it.
 func (f *flattening) nameAgain(cells []cell) bool {
-	if len(f.names) == 0 {
-		return false
+	return len(f.names) > 0 && slices.ContainsFunc(cells, func(c cell) bool { return f.toDeny(c) && !f.nameable(&c) })
+}
+
+// shutNames denies to names what rules before them deny, where the surroundings do not allow it and
+// something inside may be allowed again: that makes a hole.
+func (f *flattening) shutNames(p netip.Prefix, cells []cell) {
+	runs(p, cells, f.toDeny, func(e Entry, part []cell) {
+		x := &element{Entry: e}
+		f.shut = append(f.shut, x)
+		for i := range part {
+			part[i].shut = x
+		}
+	})
+}
+
+// reopen makes holes in what is shut to names around a block that differs.
+func (f *flattening) reopen(p netip.Prefix, cells []cell) {
+	for i := range cells {
+		e := cells[i].shut
+		if e == nil || !cells[i].allowed() && f.nameable(&cells[i]) {
+			continue
+		}
+		e.holes = append(e.holes, p)
+		for k := range cells {
+			if cells[k].shut == e {
+				cells[k].shut = nil
+			}
+		}
 	}
-	return !slices.ContainsFunc(cells, func(c cell) bool { return !c.allowed() && f.nameable(&c) })
 }
 
 func nameEntries(names []namePiece) []NameEntry {

@@ -57,6 +57,18 @@ metadata: {name: deny-ten}
 spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: [203.0.113.0/24]}]}]}
 `
 
+const fence = `apiVersion: policy.networking.k8s.io/v1beta1
+kind: ClusterNetworkPolicy
+metadata: {name: fence}
+spec:
+  tier: Admin
+  priority: 1
+  subject: {namespaces: {}}
+  egress:
+  - {action: Accept, to: [{networks: [203.0.113.128/25]}]}
+  - {action: Deny, to: [{networks: [203.0.113.0/24]}]}
+`
+
 // What a side says of names, and what a name can and cannot open.
 func TestNames(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -107,6 +119,32 @@ deny 203.0.113.0/24 any 0-0 deny-ten egress[0]`,
 				"203.0.113.5 TCP 443 api.example.com":  Deny,
 				"198.51.100.5 TCP 443 api.example.com": Allow,
 			},
+		},
+		"also where something inside is allowed": {
+			[]string{byNames, fence},
+			`*.cdn.example.com TCP 443
+*.cdn.example.com UDP 443
+any.example.com any 0
+api.example.com TCP 443
+api.example.com UDP 443`,
+			`10.96.0.10/32 TCP 53-53 built-in dns
+10.96.0.10/32 UDP 53-53 built-in dns
+203.0.113.128/25 any 0-0 fence egress[0]
+deny 203.0.113.0/25 any 0-0 fence egress[1]`,
+			map[string]Verdict{
+				"203.0.113.5 TCP 443 api.example.com":   Deny,
+				"203.0.113.200 TCP 443 api.example.com": Allow,
+				"198.51.100.5 TCP 443 api.example.com":  Allow,
+			},
+		},
+		"letters of any case, and a last dot": {
+			[]string{strings.NewReplacer("api.example.com", "API.Example.com.", ", {dnsName: \"*.cdn.example.com\"}", "").Replace(byNames)},
+			`any.example.com any 0
+api.example.com TCP 443
+api.example.com UDP 443`,
+			`10.96.0.10/32 TCP 53-53 built-in dns
+10.96.0.10/32 UDP 53-53 built-in dns`,
+			map[string]Verdict{"203.0.113.5 TCP 443 api.example.com": Allow},
 		},
 		"a name that everything is denied before is none": {
 			[]string{byNames, strings.Replace(denyTen, "203.0.113.0/24", `0.0.0.0/0, "::/0"`, 1)},

@@ -473,7 +473,7 @@ func compilePeer(p *Policy, x Peer) peer {
 	case x.Network != "":
 		return peer{network: x.Network}
 	case x.DNSName != "":
-		return peer{dnsName: x.DNSName}
+		return peer{dnsName: strings.ToLower(strings.TrimSuffix(x.DNSName, "."))}
 	case x.NodeSelector != nil:
 		return peer{nodes: compileSelector(x.NodeSelector)}
 	case x.Service != nil:
