@@ -173,12 +173,11 @@ func (f *flattening) single(p netip.Prefix, own []piece, around []cell) {
 		apply(cells, &own[i])
 	}
 	f.reopen(p, cells)
-	named := f.nameAgain(cells)
-	if named {
+	if f.nameAgain(cells) {
 		punch(p, cells)
 	}
 	last := &cells[len(cells)-1]
-	if everything := own[0].protocol == identity.AnyProtocol; everything && !named {
+	if everything := own[0].protocol == identity.AnyProtocol; everything && !f.namesOpen(cells) {
 		uncovered := slices.ContainsFunc(cells, func(c cell) bool { return c.allowed() && c.covered == nil })
 		if last.allowed() && uncovered {
 			// One element for the address, less those for what is denied: hashes, not ranges.

@@ -73,6 +73,11 @@ func (f *flattening) nameAgain(cells []cell) bool {
 	return len(f.names) > 0 && slices.ContainsFunc(cells, func(c cell) bool { return f.toDeny(c) && !f.nameable(&c) })
 }
 
+// namesOpen says whether anything denied here may be allowed again by its name.
+func (f *flattening) namesOpen(cells []cell) bool {
+	return len(f.names) > 0 && slices.ContainsFunc(cells, func(c cell) bool { return !c.allowed() && !f.nameable(&c) })
+}
+
 // shutNames denies to names what rules before them deny, where the surroundings do not allow it and
 // something inside may be allowed again: that makes a hole.
 func (f *flattening) shutNames(p netip.Prefix, cells []cell) {
