@@ -88,13 +88,7 @@ func (o object) expand(api, kind string, depth int) ([]object, error) {
 	if o.node.Kind != yaml.MappingNode {
 		return nil, o.errorf(o.node, "not a Kubernetes object: want a mapping with apiVersion and kind")
 	}
-	o.api, o.kind = api, kind
-	if v := child(o.node, "apiVersion"); v != nil {
-		o.api = v.Value
-	}
-	if v := child(o.node, "kind"); v != nil {
-		o.kind = v.Value
-	}
+	o.api, o.kind = stated(o.node, "apiVersion", api), stated(o.node, "kind", kind)
 	if o.kind == "" {
 		return nil, o.errorf(o.node, "kind: missing; want a Kubernetes object")
 	}
@@ -124,6 +118,21 @@ func (o object) expand(api, kind string, depth int) ([]object, error) {
 		errs = append(errs, err)
 	}
 	return out, errors.Join(errs...)
+}
+
+// stated is a field of the object; where it is left out, what its list says is written into it, so that
+// the object can be handed on alone.
+func stated(n *yaml.Node, key, inherited string) string {
+	if v := child(n, key); v != nil {
+		return v.Value
+	}
+	if inherited != "" {
+		n.Content = append([]*yaml.Node{
+			{Kind: yaml.ScalarNode, Tag: "!!str", Value: key, Line: n.Line, Column: n.Column},
+			{Kind: yaml.ScalarNode, Tag: "!!str", Value: inherited, Line: n.Line, Column: n.Column},
+		}, n.Content...)
+	}
+	return inherited
 }
 
 func (o object) line(n *yaml.Node) int { return o.base + max(n.Line, 1) }

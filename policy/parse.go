@@ -191,6 +191,7 @@ func (f *file) list(d document, n *yaml.Node) {
 			f.add(d.line+value.Line-1, value.Column, "items: want a list, got %s", describe(value))
 		default:
 			for j, item := range value.Content {
+				inherit(item, n)
 				text, err := itemText(d, value, j)
 				if err != nil {
 					f.add(d.line+item.Line-1, item.Column, "%s", strings.TrimPrefix(err.Error(), "yaml: "))
@@ -202,6 +203,23 @@ func (f *file) list(d document, n *yaml.Node) {
 				}
 				f.object(d, item, text)
 			}
+		}
+	}
+}
+
+// inherit writes into an item of a typed list, "NetworkPolicyList", what it may leave out since the list
+// says it.
+func inherit(item, list *yaml.Node) {
+	kind, _ := strings.CutSuffix(child(list, "kind").Value, "List") // it is one, see isList
+	if item.Kind != yaml.MappingNode || kind == "" {
+		return
+	}
+	for _, f := range [][2]string{{"kind", kind}, {"apiVersion", child(list, "apiVersion").Value}} {
+		if child(item, f[0]) == nil {
+			item.Content = append([]*yaml.Node{
+				{Kind: yaml.ScalarNode, Tag: "!!str", Value: f[0], Line: item.Line, Column: item.Column},
+				{Kind: yaml.ScalarNode, Tag: "!!str", Value: f[1], Line: item.Line, Column: item.Column},
+			}, item.Content...)
 		}
 	}
 }
