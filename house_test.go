@@ -37,6 +37,7 @@ var only = map[string][]string{
 	"github.com/hashicorp/memberlist": {"gossip"},
 	"k8s.io/client-go":                {"kube"},
 	"github.com/google/gopacket":      {"firewall", "test", "examples"},
+	"golang.org/x/net/dns":            {"flow", "examples", "test"},
 	"github.com/containerd":           {"runtimes", "test"},
 	"google.golang.org/grpc":          {"runtimes", "test"},
 	"k8s.io/cri-api":                  {"test"},

@@ -77,7 +77,12 @@ func (ns *Namespace) open(cfg Config) (err error) {
 	if ns.features, err = probe(ns.in); err != nil {
 		return err
 	}
-	return ns.read(Compile(Spec{Interfaces: cfg.Interfaces}))
+	// Other workloads' guards are in the same namespace of the node, and may change meanwhile.
+	for try := 1; ; try++ {
+		if err = ns.read(Compile(Spec{Interfaces: cfg.Interfaces})); !again(err) || try == applyTries {
+			return err
+		}
+	}
 }
 
 // openNode opens the node's namespace. The caller's own is that of its thread, which is asked on a
