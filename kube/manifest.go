@@ -184,7 +184,7 @@ func isPolicy(group, kind string) bool {
 	case "bulkhead.dev":
 		return true
 	case "networking.k8s.io":
-		return !slices.Contains([]string{"Ingress", "IngressClass", "IPAddress", "ServiceCIDR"}, kind)
+		return policy.Nearest(kind, policyKinds) != "" // else Ingress, ServiceCIDR, ClusterCIDR, …
 	}
 	return group == policy.ClusterGroup
 }
