@@ -25,11 +25,9 @@ func (d *Daemon) Explain(_ context.Context, r api.ExplainRequest) (api.Explanati
 	if err != nil {
 		return x, err
 	}
-	server, named := d.serverNamed(view, client, r.Server, &x.Notes)
-	if !named {
-		if server, err = resolve(view, r.Server, &x.Notes); err != nil {
-			return x, err
-		}
+	server, err := d.resolveServer(view, client, r.Server, &x.Notes)
+	if err != nil {
+		return x, err
 	}
 	port, err := portOf(r, protocol, server)
 	if err != nil {

@@ -192,34 +192,37 @@ func (d *Daemon) namesOf(id string, server netip.Addr) []string {
 
 // namesKnown gives the names under which a client, if it is a workload of this node, knows a server.
 func (d *Daemon) namesKnown(client, server identity.Peer) []string {
-	if client.Kind != identity.Pod || client.Workload == nil {
-		return nil
+	if w := d.here(client); w != nil {
+		return w.names.Of(server.Addr)
 	}
-	return d.namesOf(client.Workload.ID, server.Addr)
+	return nil
 }
 
-// serverNamed finds a server by a DNS name that the client looked up.
-func (d *Daemon) serverNamed(view *identity.View, client identity.Peer, name string, notes *[]string) (identity.Peer, bool) {
-	if client.Kind != identity.Pod || client.Workload == nil {
-		return identity.Peer{}, false
-	}
-	d.mu.Lock()
-	w := d.workloads[client.Workload.ID]
-	d.mu.Unlock()
-	if w == nil {
-		return identity.Peer{}, false
-	}
+// resolveServer is resolve for the server of a client, which may be a DNS name that the client looked up.
+func (d *Daemon) resolveServer(view *identity.View, client identity.Peer, name string, notes *[]string) (identity.Peer, error) {
 	var addrs []netip.Addr
-	for _, k := range w.names.Known(false) {
-		if k.Name == strings.ToLower(strings.TrimSuffix(name, ".")) {
-			addrs = append(addrs, k.Addr)
+	if w := d.here(client); w != nil {
+		for _, k := range w.names.Known(false) {
+			if k.Name == strings.ToLower(strings.TrimSuffix(name, ".")) {
+				addrs = append(addrs, k.Addr)
+			}
 		}
 	}
 	if len(addrs) == 0 {
-		return identity.Peer{}, false
+		return resolve(view, name, notes)
 	}
 	if len(addrs) > 1 {
 		*notes = append(*notes, fmt.Sprintf("%s is %d addresses; %s stands for them", name, len(addrs), addrs[0]))
 	}
-	return view.Peer(addrs[0]), true
+	return view.Peer(addrs[0]), nil
+}
+
+// here is the workload of this node that a peer is, or nil.
+func (d *Daemon) here(p identity.Peer) *workload {
+	if p.Kind != identity.Pod || p.Workload == nil {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.workloads[p.Workload.ID]
 }

@@ -182,6 +182,9 @@ func TestNames(t *testing.T) {
 		t.Errorf("explained: %+v", x)
 	}
 
+	if tr, err := d.client.Trace(ctx, api.TraceRequest{Client: "shop/web-1", Server: "API.example.com.", Protocol: "TCP", Port: 8080}); err != nil || !tr.Agrees || tr.Outcome != api.FatePass {
+		t.Errorf("traced: %+v, %v", tr, err)
+	}
 	eventually(t, 5*time.Second, "names stored", func() error {
 		state, err := os.ReadFile(filepath.Join(n.dir, "state", "state.db"))
 		if err == nil && !bytes.Contains(state, []byte("api.example.com")) {

@@ -132,7 +132,7 @@ func (d *Daemon) probed(view *identity.View, r api.TraceRequest, notes *[]string
 	if c.Client, err = resolve(view, r.Client, notes); err != nil {
 		return c, err
 	}
-	if c.Server, err = resolve(view, r.Server, notes); err != nil {
+	if c.Server, err = d.resolveServer(view, c.Client, r.Server, notes); err != nil {
 		return c, err
 	}
 	if c.Port, err = portOf(r, c.Protocol, c.Server); err != nil {
@@ -154,6 +154,7 @@ func (d *Daemon) probed(view *identity.View, r api.TraceRequest, notes *[]string
 		client, server := addrOf(c.Client, v6), addrOf(c.Server, v6)
 		if client.IsValid() && server.IsValid() {
 			c.Client.Addr, c.Server.Addr = client, server
+			c.Names = d.namesKnown(c.Client, c.Server)
 			return c, nil
 		}
 	}

@@ -202,12 +202,6 @@ func (f forger) fragment() []byte {
 	return f.build(f.ether(layers.EthernetTypeIPv4), ip, gopacket.Payload(append(make([]byte, 64), marker...)))
 }
 
-// truncated is a first fragment that ends before the ports.
-func (f forger) truncated() []byte {
-	ip := f.ip6(layers.IPProtocolIPv6Fragment)
-	return f.build(f.ether(layers.EthernetTypeIPv6), ip, gopacket.Payload(append([]byte{17, 0, 0, 1, 0, 0, 0, 9}, marker[:3]...)))
-}
-
 // TestDenyFrames sends frames past the namespace's own rules.
 func TestDenyFrames(t *testing.T) {
 	node := newTestNode(t)
