@@ -1,6 +1,7 @@
 package netpol
 
 import (
+	"context"
 	"os"
 	"testing"
 	"time"
@@ -47,11 +48,11 @@ func TestRandom(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	t.Logf("%d worlds, %d sets, %d verdicts (%d allow, %d deny), %d probes whose answer is chance left out",
-		total.worlds, total.sets, total.allow+total.deny, total.allow, total.deny, total.chance)
+	t.Logf("%d worlds, %d sets (%d of them by new labels), %d verdicts (%d allow, %d deny), %d probes whose answer is chance left out",
+		total.worlds, total.sets, total.relabelled, total.allow+total.deny, total.allow, total.deny, total.chance)
 }
 
-type tally struct{ worlds, sets, allow, deny, chance int }
+type tally struct{ worlds, sets, relabelled, allow, deny, chance int }
 
 // trial is one world with its lab.
 type trial struct {
@@ -66,10 +67,7 @@ type trial struct {
 
 // rounds tries sets of policies until the world has had its share, time is up, or something differs.
 func (r *trial) rounds(end time.Time) {
-	var err error
-	if r.eval, err = newEvaluator(r.world.inventory); err != nil {
-		r.t.Fatal(err)
-	}
+	r.evaluate()
 	for range setsPerWorld {
 		if time.Now().After(end) || r.t.Failed() {
 			return
@@ -79,18 +77,40 @@ func (r *trial) rounds(end time.Time) {
 		if err != nil {
 			r.t.Fatal(err)
 		}
+		if err := r.kernel.set(r.t.Context(), string(text)); err != nil {
+			r.t.Fatalf("%v\n%s", err, text)
+		}
 		r.round(list, string(text))
+		if !r.t.Failed() && r.d.chance(40) {
+			// The same policies, other labels: what nobody applied must follow too.
+			r.d.relabel(r.world)
+			r.evaluate()
+			r.tally.relabelled++
+			ctx, cancel := context.WithTimeout(r.t.Context(), 30*time.Second)
+			err := r.kernel.describe(ctx, r.world.inventory)
+			cancel()
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			r.round(list, string(text))
+		}
 		r.before = string(text)
 	}
 }
 
+// evaluate makes the side without a kernel see the world as it is now.
+func (r *trial) evaluate() {
+	var err error
+	if r.eval, err = newEvaluator(r.world.inventory); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// round compares both sides under the policies that are in force.
 func (r *trial) round(list []policy.Policy, text string) {
 	ctx := r.t.Context()
 	probes, want, err := r.certain(text, r.d.probes(r.world, probesPerSet))
 	if err != nil {
-		r.t.Fatalf("%v\n%s", err, text)
-	}
-	if err := r.kernel.set(ctx, text); err != nil {
 		r.t.Fatalf("%v\n%s", err, text)
 	}
 	got, err := r.kernel.settled(ctx, probes, want)

@@ -4,7 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -177,6 +181,60 @@ func (k *kernel) set(ctx context.Context, policies string) error {
 		})
 	}
 	return group.Wait()
+}
+
+// describe tells every daemon of another inventory, whose pods, nodes and addresses are the lab's, and
+// waits until each knows it: as an API server or a folder would, while policies are in force.
+func (k *kernel) describe(ctx context.Context, inventory string) error {
+	inv, err := kube.ParseManifests("inventory.json", []byte(inventory))
+	if err != nil {
+		return err
+	}
+	for i, n := range k.lab.Nodes {
+		file := filepath.Join(n.Dir, "inventory", "lab.json")
+		if err := os.WriteFile(file+".new", []byte(inventory), 0o644); err != nil {
+			return err
+		}
+		if err := os.Rename(file+".new", file); err != nil {
+			return err
+		}
+		for {
+			why, err := k.knows(ctx, k.clients[i], inv)
+			if err == nil && why == "" {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("node %s: %s%v: %w", n.Name, why, err, ctx.Err())
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}
+	return nil
+}
+
+// knows says in what a daemon's workloads differ from an inventory's; empty: in nothing.
+func (k *kernel) knows(ctx context.Context, c *api.Client, inv *kube.Inventory) (string, error) {
+	list, err := c.Workloads(ctx)
+	if err != nil {
+		return "", err
+	}
+	known := map[string]api.Workload{}
+	for _, w := range list {
+		known[w.Namespace+"/"+w.Name] = w
+	}
+	for _, w := range inv.Workloads {
+		name := w.Namespace + "/" + w.Name
+		have := known[name]
+		ports := make([]string, 0, len(w.Ports))
+		for _, p := range w.Ports {
+			ports = append(ports, fmt.Sprintf("%s=%s/%d", p.Name, p.Protocol, p.Port))
+		}
+		if !maps.Equal(have.Labels, w.Labels) || !maps.Equal(have.NamespaceLabels, w.NamespaceLabels) || !slices.Equal(have.Ports, ports) {
+			return fmt.Sprintf("%s: has %v %v %v, want %v %v %v", name, have.Labels, have.NamespaceLabels, have.Ports, w.Labels, w.NamespaceLabels, ports), nil
+		}
+	}
+	return "", nil
 }
 
 // answer sends the probes.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,7 +56,8 @@ func (d dice) labels() map[string]string {
 
 // world is a random cluster: what it says of itself, and what can be asked about it.
 type world struct {
-	inventory string
+	inventory string // as JSON
+	spaces    []*corev1.Namespace
 	pods      []*corev1.Pod
 	nodes     []*corev1.Node
 	services  []*corev1.Service
@@ -66,36 +68,29 @@ type world struct {
 // of their own for it, which no policy asks for.
 func (d dice) world() *world {
 	w := &world{}
-	var items []any
 	for _, n := range spaces {
-		items = append(items, &corev1.Namespace{
+		w.spaces = append(w.spaces, &corev1.Namespace{
 			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: metav1.ObjectMeta{Name: n, Labels: d.labels()},
 		})
 	}
 	for i := range 2 + d.IntN(2) {
 		n := &corev1.Node{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}, ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("n%d", i+1), Labels: d.labels()}}
 		n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("10.7.0.%d", i+1)}, {Type: corev1.NodeInternalIP, Address: fmt.Sprintf("fd00:7::%d", i+1)}}
-		w.nodes, items = append(w.nodes, n), append(items, n)
+		w.nodes = append(w.nodes, n)
 	}
 	for i := range 8 + d.IntN(6) {
-		p := d.pod(i, len(w.nodes))
-		w.pods, items = append(w.pods, p), append(items, p)
+		w.pods = append(w.pods, d.pod(i, len(w.nodes)))
 	}
 	for i := range 1 + d.IntN(4) {
-		s := d.service(i)
-		w.services, items = append(w.services, s), append(items, s)
+		w.services = append(w.services, d.service(i))
 	}
 	if d.chance(60) {
 		s := d.service(9)
 		s.Namespace, s.Name = "kube-system", "kube-dns"
 		s.Spec.Ports = []corev1.ServicePort{{Name: "dns", Protocol: corev1.ProtocolUDP, Port: 53, TargetPort: intstr.FromInt32(53)}}
-		w.services, items = append(w.services, s), append(items, s)
+		w.services = append(w.services, s)
 	}
-	text, err := json.MarshalIndent(map[string]any{"apiVersion": "v1", "kind": "List", "items": items}, "", " ")
-	if err != nil {
-		panic(err) // made of plain structs
-	}
-	w.inventory = string(text)
+	w.write()
 	for _, a := range []string{
 		"203.0.113.1", "203.0.113.2", "198.51.100.1", "169.254.169.254", "10.8.1.77", "10.8.2.66", "10.96.0.200",
 		"2001:db8::1", "2001:db8:1::2", "fd00:8:1::77", "fd00:aaaa::1",
@@ -103,6 +98,55 @@ func (d dice) world() *world {
 		w.outside = append(w.outside, netip.MustParseAddr(a))
 	}
 	return w
+}
+
+// write brings the inventory up to date.
+func (w *world) write() {
+	var items []any
+	for _, n := range w.spaces {
+		items = append(items, n)
+	}
+	for _, n := range w.nodes {
+		items = append(items, n)
+	}
+	for _, p := range w.pods {
+		items = append(items, p)
+	}
+	for _, s := range w.services {
+		items = append(items, s)
+	}
+	text, err := json.MarshalIndent(map[string]any{"apiVersion": "v1", "kind": "List", "items": items}, "", " ")
+	if err != nil {
+		panic(err) // made of plain structs
+	}
+	w.inventory = string(text)
+}
+
+// relabel changes who is who: labels of some pods, namespaces and nodes, and ports of pods that no
+// Service leads to. Addresses, nodes and what Services select stay.
+func (d dice) relabel(w *world) {
+	for _, p := range w.pods {
+		if !d.chance(40) {
+			continue
+		}
+		old := p.Labels
+		p.Labels = d.labels()
+		for k, v := range old {
+			if strings.HasPrefix(k, "service") {
+				p.Labels[k] = v
+			}
+		}
+		if len(p.Labels) == 0 || !strings.Contains(fmt.Sprint(p.Labels), "service") {
+			p.Spec.Containers = d.containers()
+		}
+	}
+	if d.chance(50) {
+		pick(d, w.spaces...).Labels = d.labels()
+	}
+	if d.chance(50) {
+		pick(d, w.nodes...).Labels = d.labels()
+	}
+	w.write()
 }
 
 func (d dice) pod(i, nodes int) *corev1.Pod {
@@ -122,8 +166,18 @@ func (d dice) pod(i, nodes int) *corev1.Pod {
 	default:
 		p.Status.PodIPs = []corev1.PodIP{{IP: four}, {IP: six}}
 	}
+	p.Spec.Containers = d.containers()
+	for i := range 3 {
+		if d.chance(30) {
+			p.Labels[fmt.Sprintf("service%d", i)] = "yes"
+		}
+	}
+	return p
+}
+
+func (d dice) containers() (out []corev1.Container) {
 	for range 1 + d.IntN(2) {
-		c := corev1.Container{Name: fmt.Sprintf("c%d", len(p.Spec.Containers))}
+		c := corev1.Container{Name: fmt.Sprintf("c%d", len(out))}
 		for _, name := range portNames {
 			if d.chance(40) {
 				c.Ports = append(c.Ports, corev1.ContainerPort{
@@ -131,14 +185,9 @@ func (d dice) pod(i, nodes int) *corev1.Pod {
 				})
 			}
 		}
-		p.Spec.Containers = append(p.Spec.Containers, c)
+		out = append(out, c)
 	}
-	for i := range 3 {
-		if d.chance(30) {
-			p.Labels[fmt.Sprintf("service%d", i)] = "yes"
-		}
-	}
-	return p
+	return out
 }
 
 func (d dice) service(i int) *corev1.Service {
