@@ -114,6 +114,9 @@ func (e *echoes) listenLocked(d door, name func(netip.Addr) string) (*listener, 
 	switch d.Protocol {
 	case identity.TCP, identity.SCTP:
 		ln, err := listenStream(d.Protocol, d.Port)
+		if errors.Is(err, errNoSCTP) {
+			return e.listenRaw(d)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -133,6 +136,22 @@ func (e *echoes) listenLocked(d door, name func(netip.Addr) string) (*listener, 
 		return &listener{users: 1, close: conn.Close}, nil
 	}
 	return nil, fmt.Errorf("protocol %s: nothing to listen with", d.Protocol)
+}
+
+// listenRaw answers for a kernel without SCTP sockets.
+func (e *echoes) listenRaw(d door) (*listener, error) {
+	echo, err := openSCTP()
+	if err != nil {
+		return nil, err
+	}
+	for _, conn := range echo.conns {
+		e.wg.Add(1)
+		go func() {
+			defer e.wg.Done()
+			echo.answer(conn, d.Port)
+		}()
+	}
+	return &listener{users: 1, close: echo.close}, nil
 }
 
 // listenStream listens on every address of both families.

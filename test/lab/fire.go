@@ -44,6 +44,12 @@ func (s *shot) connect(kind, proto int) (net.Conn, error) {
 	return net.FileConn(f)
 }
 
+// isRaw says whether a connection is over a raw socket.
+func isRaw(conn net.Conn) bool {
+	_, raw := conn.(*net.IPConn)
+	return raw
+}
+
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	if a.Addr().Is4() {
 		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}

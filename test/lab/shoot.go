@@ -164,7 +164,11 @@ func (s *shot) open(inside *string) (net.Conn, error) {
 	case identity.UDP:
 		kind = unix.SOCK_DGRAM
 	case identity.SCTP:
-		proto = unix.IPPROTO_SCTP
+		conn, err := s.connect(unix.SOCK_STREAM, unix.IPPROTO_SCTP)
+		if errors.Is(err, errNoSCTP) {
+			return s.connect(unix.SOCK_RAW, unix.IPPROTO_SCTP)
+		}
+		return conn, err
 	}
 	return s.connect(kind, proto)
 }
@@ -182,6 +186,8 @@ func (s *shot) await(ctx context.Context, conn net.Conn, token string, start tim
 		answer, err = s.ping(conn, token, deadline)
 	case s.proto == identity.UDP:
 		answer, err = exchange(conn, []byte(token), deadline, func(got []byte) (string, bool) { return answered(string(got), token) })
+	case isRaw(conn):
+		answer, err = s.association(conn, deadline)
 	default:
 		answer, err = s.stream(conn, token, deadline)
 	}

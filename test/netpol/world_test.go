@@ -181,7 +181,7 @@ func (d dice) containers() (out []corev1.Container) {
 		for _, name := range portNames {
 			if d.chance(40) {
 				c.Ports = append(c.Ports, corev1.ContainerPort{
-					Name: name, ContainerPort: int32(pick(d, numbers...)), Protocol: pick(d, corev1.ProtocolTCP, corev1.ProtocolTCP, corev1.ProtocolUDP),
+					Name: name, ContainerPort: int32(pick(d, numbers...)), Protocol: pick(d, corev1.ProtocolTCP, corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP),
 				})
 			}
 		}
@@ -199,7 +199,7 @@ func (d dice) service(i int) *corev1.Service {
 	}
 	used := map[string]bool{}
 	for range 1 + d.IntN(3) {
-		p := corev1.ServicePort{Protocol: pick(d, corev1.ProtocolTCP, corev1.ProtocolTCP, corev1.ProtocolUDP), Port: int32(pick(d, numbers...)), TargetPort: intstr.FromInt32(int32(pick(d, numbers...)))}
+		p := corev1.ServicePort{Protocol: pick(d, corev1.ProtocolTCP, corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP), Port: int32(pick(d, numbers...)), TargetPort: intstr.FromInt32(int32(pick(d, numbers...)))}
 		p.Name = fmt.Sprintf("port%d", len(s.Spec.Ports))
 		if d.chance(40) {
 			p.TargetPort = intstr.FromString(pick(d, portNames...))
@@ -234,7 +234,7 @@ func (d dice) end(w *world, server bool) string {
 func (d dice) probes(w *world, n int) []probe {
 	out := make([]probe, 0, n)
 	for len(out) < n {
-		p := probe{Client: d.end(w, false), Server: d.end(w, true), Protocol: pick(d, "TCP", "TCP", "TCP", "UDP", "UDP", "ICMP")}
+		p := probe{Client: d.end(w, false), Server: d.end(w, true), Protocol: pick(d, "TCP", "TCP", "TCP", "TCP", "UDP", "UDP", "UDP", "SCTP", "ICMP")}
 		from, errFrom := netip.ParseAddr(p.Client)
 		to, errTo := netip.ParseAddr(p.Server)
 		if errFrom == nil && errTo == nil && from.Is4() != to.Is4() {
