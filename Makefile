@@ -9,6 +9,8 @@ GOTESTSUM  := gotest.tools/gotestsum@v1.13.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME   ?= 20s
 PKG        ?= ./...
+BUDGET     ?= 10m
+SEED       ?=
 
 .PHONY: help build tools test bench bench-policy lint demo cover fuzz clean
 
@@ -62,6 +64,12 @@ fuzz: ## every fuzz target for FUZZTIME (20s) each
 	@for t in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
 	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9]+' $$t/*_test.go | sed 's/func //'); do \
 	    echo "$$t $$f"; go test $$t -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) || exit 1; done; done
+
+netpol: ## random policies, kernel against evaluator, for BUDGET (10m); SEED=N repeats a run (root)
+	@scripts/need.sh test
+	@$(MAKE) --no-print-directory -s tools
+	BULKHEAD_REQUIRE_ROOT=1 BULKHEAD_BIN=$(BIN) BULKHEAD_BUDGET=$(BUDGET) BULKHEAD_SEED=$(SEED) \
+	  go test ./test/netpol -run 'TestEvaluator|TestKernel|TestRandom' -count=1 -timeout 0 -v | grep -vE '^ *(=== |--- PASS)'
 
 clean: ## remove what was built
 	rm -rf bin .cache coverage.out coverage.html

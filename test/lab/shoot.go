@@ -56,6 +56,9 @@ func shootAll(ctx context.Context, shots []*shot, canary *shot, glance bool) []o
 	// Shots from one namespace in a row: its thread need not change.
 	slices.SortStableFunc(todo, func(a, b int) int { return strings.Compare(shots[a].netns, shots[b].netns) })
 	at, wait, calm := flight, patience, 0
+	if glance {
+		wait = patience / 2
+	}
 	for round := 0; round < mostRounds && calm < quiet && len(todo) > 0 && ctx.Err() == nil; round++ {
 		worst := canary.during(ctx, func() { volley(ctx, shots, out, todo, at, wait) })
 		var silent []int
