@@ -15,6 +15,7 @@ import (
 const (
 	maxFileSize  = 64 << 20 // bytes of one manifest file; a cluster of 10,000 pods dumps to about 40 MiB
 	maxListDepth = 4        // Lists inside of Lists
+	maxItemNodes = 500_000  // values of one item of a List that is handed on
 )
 
 // object is one Kubernetes object as a YAML tree that still knows its lines.
@@ -153,13 +154,35 @@ func (o object) document() (Document, error) {
 	}
 	if d.Text == "" {
 		d.Line = o.line(o.node)
-		b, err := yaml.Marshal(o.node)
+		room := maxItemNodes
+		tree := whole(o.node, &room)
+		if room < 0 {
+			return d, o.errorf(o.node, "%s %s: more than %d values with all aliases expanded", o.kind, d.Name, maxItemNodes)
+		}
+		b, err := yaml.Marshal(tree)
 		if err != nil {
 			return d, o.errorf(o.node, "%s %s: %w", o.kind, d.Name, err)
 		}
 		d.Text = string(b)
 	}
 	return d, nil
+}
+
+// whole is a tree with what its aliases stand for in their places: the anchors may be in other items of
+// the list. It gives up when room for nodes is used up, which is then negative.
+func whole(n *yaml.Node, room *int) *yaml.Node {
+	if *room--; *room < 0 {
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null"}
+	}
+	if n.Kind == yaml.AliasNode {
+		return whole(n.Alias, room)
+	}
+	out := *n
+	out.Anchor, out.Content = "", make([]*yaml.Node, len(n.Content))
+	for i, c := range n.Content {
+		out.Content[i] = whole(c, room)
+	}
+	return &out
 }
 
 // name is namespace/name as far as the object says.
