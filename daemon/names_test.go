@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,14 +23,30 @@ import (
 // outside is a namespace that plays the world: it owns 203.0.113.0/24, with a DNS server on .53.
 type outside struct {
 	*pod
+	mu   sync.Mutex
 	zone map[string]string // name to address
+}
+
+// says puts an address into the zone: whoever has it may say what he likes.
+func (o *outside) says(name, addr string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.zone[name] = addr
+}
+
+// knows looks a name up in the zone.
+func (o *outside) knows(name string) (string, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	a, ok := o.zone[name]
+	return a, ok
 }
 
 const testResolver = "203.0.113.53"
 
 func newOutside(n *node, zone map[string]string) *outside {
 	n.t.Helper()
-	o := &outside{n.pod("outside-1"), zone}
+	o := &outside{pod: n.pod("outside-1"), zone: zone}
 	h := o.handle()
 	defer h.Close()
 	lo, err := h.LinkByName("lo")
@@ -62,7 +79,7 @@ func (o *outside) answer(query []byte) []byte {
 	}
 	m.Response = true
 	name := m.Questions[0].Name
-	if a, ok := o.zone[strings.TrimSuffix(name.String(), ".")]; ok {
+	if a, ok := o.knows(strings.TrimSuffix(name.String(), ".")); ok {
 		m.Answers = []dnsmessage.Resource{{Header: dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET, TTL: 1},
 			Body: &dnsmessage.AResource{A: netip.MustParseAddr(a).As4()}}}
 	}
@@ -138,7 +155,7 @@ func TestNames(t *testing.T) {
 	d.add(cart)
 	cart.serve(8080)
 	web := o.client(d, "web-1")
-	o.zone["inside.example.com"] = cart.v4.String() // whoever has the zone may say so
+	o.says("inside.example.com", cart.v4.String())
 
 	// Mode learn hears of names without holding answers up.
 	n.must(o.lookUp(web, "early.example.com"))
