@@ -185,6 +185,7 @@ type dnsLab struct {
 	client, resolver, server *testWorkload
 	zone                     *testZone
 	names                    *flow.Names
+	mu                       sync.Mutex // of the names in sides: answers are read while tests change them
 	sides                    policy.Sides
 	answers                  *Answers
 	end                      context.CancelFunc
@@ -293,10 +294,23 @@ func (l *dnsLab) learn(a flow.Answer) error {
 	return l.open(l.names.Learn(a, nil, time.Now()))
 }
 
+// name gives the workload other names.
+func (l *dnsLab) name(names []policy.NameEntry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sides.Egress.Names = names
+}
+
+func (l *dnsLab) named() []policy.NameEntry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sides.Egress.Names
+}
+
 func (l *dnsLab) open(addrs []netip.Addr) error {
 	var list []Learned
 	for _, a := range addrs {
-		entries, until := l.names.Openings(a, l.sides.Egress.Names)
+		entries, until := l.names.Openings(a, l.named())
 		list = append(list, Learned{a, entries, until})
 	}
 	if len(list) == 0 {

@@ -130,7 +130,7 @@ func TestNamesSurvive(t *testing.T) {
 		t.Error("an element of somebody else's still opens something")
 	}
 	// Names go from policy: what stood on them ends.
-	l.sides.Egress.Names = nil
+	l.name(nil)
 	l.apply(policy.Enforce)
 	if exchange(held, []byte("gone"), patience(false)) {
 		t.Error("the connection outlived the policy that allowed it")
@@ -153,7 +153,7 @@ func TestNamesRevoked(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer held.Close()
-	l.sides.Egress.Names = []policy.NameEntry{{Name: "a.example.com", Protocol: identity.TCP, Port: 81, EndPort: 90}}
+	l.name([]policy.NameEntry{{Name: "a.example.com", Protocol: identity.TCP, Port: 81, EndPort: 90}})
 	if err := l.open(l.names.Addrs()); err != nil {
 		t.Fatal(err)
 	}
