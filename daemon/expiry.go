@@ -71,14 +71,19 @@ func (d *Daemon) judged() time.Time {
 
 // routineExpiry ends rules when their time has come, until ctx ends.
 func (d *Daemon) routineExpiry(ctx context.Context) error {
-	tick := time.NewTicker(expiryBeat)
+	return every(ctx, expiryBeat, func() { d.lookAtClock(ctx) })
+}
+
+// every does something again and again, until ctx ends.
+func every(ctx context.Context, beat time.Duration, do func()) error {
+	tick := time.NewTicker(beat)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			d.lookAtClock(ctx)
+			do()
 		}
 	}
 }

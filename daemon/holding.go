@@ -16,7 +16,7 @@ import (
 // namespace's cookie. While it is there, nobody in the container can change the rules, whether the
 // daemon runs or not.
 type holding struct {
-	client *holder.Client // nil: none is configured, or none answers
+	client *holder.Client // nil: none is configured
 	mu     sync.Mutex
 	former map[string]*os.File // of the former daemon, until the workload takes it up
 }
@@ -28,12 +28,10 @@ func (d *Daemon) openHolder() {
 	if d.cfg.Holder == "" {
 		return
 	}
-	client, err := holder.Dial(d.cfg.Holder)
-	if err == nil {
-		d.holding.former, err = client.List()
-	}
+	d.holding.client = holder.New(d.cfg.Holder)
+	var err error
+	d.holding.former, err = d.holding.client.List()
 	d.warnHolder(err)
-	d.holding.client = client
 }
 
 func (d *Daemon) warnHolder(err error) {
@@ -89,14 +87,8 @@ func (d *Daemon) letGo(cookie uint64) {
 // sweepHolder brings the holder in line with the workloads that there are: it may have been started anew,
 // and a socket in it keeps a namespace alive that everybody else has left.
 func (d *Daemon) sweepHolder(ctx context.Context) {
-	if d.cfg.Holder == "" {
-		return
-	}
 	if d.holding.client == nil {
-		d.openHolder()
-		if d.holding.client == nil {
-			return
-		}
+		return
 	}
 	held, err := d.holding.client.List()
 	d.warnHolder(err)

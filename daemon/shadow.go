@@ -223,17 +223,10 @@ func (t *trials) selecting(w *identity.Workload, dir policy.Direction) []slot {
 
 // routineShadows writes evidence and promotes what waited for it, until ctx ends.
 func (d *Daemon) routineShadows(ctx context.Context) error {
-	tick := time.NewTicker(shadowBeat)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-			d.storeEvidence()
-			d.promoteArmed(ctx)
-		}
-	}
+	return every(ctx, shadowBeat, func() {
+		d.storeEvidence()
+		d.promoteArmed(ctx)
+	})
 }
 
 // storeEvidence writes what changed of it. A change of policies may throw some of it away meanwhile:

@@ -20,9 +20,13 @@ type Client struct {
 	conn *net.UnixConn // nil: to be dialled again
 }
 
+// New is a client of the holder at a path. It connects when it is first asked, and again when a holder
+// was started anew.
+func New(path string) *Client { return &Client{path: path} }
+
 // Dial connects to the holder at a path. Errors: none runs there.
 func Dial(path string) (*Client, error) {
-	c := &Client{path: path}
+	c := New(path)
 	if err := c.dial(); err != nil {
 		return nil, err
 	}
