@@ -92,7 +92,7 @@ func (s *State) onContents(c *Contents) ([][]byte, error) {
 	}
 	if _, told := s.fetching[id]; told && taken {
 		delete(s.fetching, id)
-		s.announceNews(heads{Books: []bookHead{headOf(s.books[id])}})
+		s.announceNews(s.books[id])
 	}
 	return nil, err
 }
@@ -255,9 +255,7 @@ func (s *State) fetch(h heads) [][]byte {
 	return [][]byte{encode(msgWant, &w)}
 }
 
-// announceNews tells all nodes that something is there to be fetched.
-func (s *State) announceNews(h heads) {
-	for _, x := range h.Books {
-		s.outbox("book "+x.Kind.String()+" "+x.Owner, encode(msgNews, &heads{Books: []bookHead{x}}))
-	}
+// announceNews tells all nodes that a book has changes to be fetched.
+func (s *State) announceNews(b *Book) {
+	s.outbox(bookName(&b.head), encode(msgNews, &heads{Books: []bookHead{headOf(b)}}))
 }

@@ -242,12 +242,11 @@ func partOfOwner(owner string) int { return partOf(ID{Key: owner}) }
 // announceBook queues a book's last changes for all nodes, or, where they are too large for a packet,
 // that there are some.
 func (s *State) announceBook(b *Book) {
-	name := bookName(&b.head)
 	if d := b.delta(packet); d != nil {
-		s.outbox(name, encode(msgDelta, d))
+		s.outbox(bookName(&b.head), encode(msgDelta, d))
 		return
 	}
-	s.outbox(name, encode(msgNews, &heads{Books: []bookHead{headOf(b)}}))
+	s.announceNews(b)
 }
 
 func bookName(h *Head) string { return "book " + h.Kind.String() + " " + h.Owner }
