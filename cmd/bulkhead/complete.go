@@ -76,3 +76,11 @@ func (a *app) policyNames(ctx context.Context) []string {
 	}
 	return names
 }
+
+// twoEnds completes a client and a server.
+func (a *app) twoEnds(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(args) < 2 {
+		return a.oneOf(a.serviceNames)(cmd, args, typed)
+	}
+	return nil, cobra.ShellCompDirectiveNoFileComp
+}

@@ -20,14 +20,9 @@ func (a *app) explain() *cobra.Command {
 Ends are a service or workload (namespace/name; a bare name is one of the namespace default), node,
 dns, or an address. PORT is a number or a port's name; ICMP takes its type (ICMP/8).
 Exits with 3 where the packet would be dropped.`,
-		Example: "  bulkhead explain frontend redis-cart TCP/6379\n  bulkhead explain node shop/cart TCP/grpc",
-		Args:    exactly(3, "CLIENT SERVER PROTOCOL/PORT"),
-		ValidArgsFunction: func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
-			if len(args) < 2 {
-				return a.oneOf(a.serviceNames)(cmd, args, typed)
-			}
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		},
+		Example:           "  bulkhead explain frontend redis-cart TCP/6379\n  bulkhead explain node shop/cart TCP/grpc",
+		Args:              exactly(3, "CLIENT SERVER PROTOCOL/PORT"),
+		ValidArgsFunction: a.twoEnds,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req, err := parsePort(args[2])
 			if err != nil {

@@ -22,14 +22,9 @@ are shown. PROTOCOL is TCP, UDP, or ICMP (an echo request: ICMP/8, ICMPv6/128). 
 that comes about is reset at once. The packet teaches nothing and raises no alert.
 Exits with 3 where the packet was dropped, with 1 where the kernel does otherwise than explain
 predicts.`,
-		Example: "  bulkhead trace shop/web-1 shop/db-0 TCP/5432\n  bulkhead trace shop/web-1 8.8.8.8 UDP/53",
-		Args:    exactly(3, "CLIENT SERVER PROTOCOL/PORT"),
-		ValidArgsFunction: func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
-			if len(args) < 2 {
-				return a.oneOf(a.serviceNames)(cmd, args, typed)
-			}
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		},
+		Example:           "  bulkhead trace shop/web-1 shop/db-0 TCP/5432\n  bulkhead trace shop/web-1 8.8.8.8 UDP/53",
+		Args:              exactly(3, "CLIENT SERVER PROTOCOL/PORT"),
+		ValidArgsFunction: a.twoEnds,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req, err := parsePort(args[2])
 			if err != nil {
