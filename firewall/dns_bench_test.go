@@ -25,12 +25,12 @@ func BenchmarkAnswer(b *testing.B) {
 			}
 			l := newDNSLab(b, true, names...)
 			i := 0
-			l.zone.of = func(name string, _ dnsmessage.Type) []dnsmessage.Resource {
+			l.zone.serve(func(name string, _ dnsmessage.Type) []dnsmessage.Resource {
 				if row.fresh {
 					i++
 				}
 				return []dnsmessage.Resource{recordA(name, 300, netip.AddrFrom4([4]byte{10, 78, byte(i >> 8), byte(i)}))}
-			}
+			})
 			l.apply(policy.Enforce)
 			if row.reader {
 				l.read()

@@ -59,14 +59,14 @@ func TestFirstPacketAfterAnswer(t *testing.T) {
 		t.Run(fmt.Sprintf("guarded=%v", guarded), func(t *testing.T) {
 			l := newDNSLab(t, guarded, web...)
 			i := 0
-			l.zone.of = func(name string, kind dnsmessage.Type) []dnsmessage.Resource {
+			l.zone.serve(func(name string, kind dnsmessage.Type) []dnsmessage.Resource {
 				i++ // an address that nobody knows yet
 				a := netip.AddrFrom4([4]byte{10, 78, byte(i >> 8), byte(i)})
 				if kind == dnsmessage.TypeAAAA {
 					a = netip.AddrFrom16([16]byte{0xfd, 0x78, 14: byte(i >> 8), 15: byte(i)})
 				}
 				return []dnsmessage.Resource{recordA(name, 300, a)}
-			}
+			})
 			l.server.serve(t, 80, 0)
 			got := udpAny(t, l.server, 9005)
 			l.apply(policy.Enforce)

@@ -26,6 +26,30 @@ type testZone struct {
 	tcp func(message []byte) [][]byte // how a message is cut into writes; nil: in one
 }
 
+// serve sets what is answered. The lock orders it with the server, which no packet does.
+func (z *testZone) serve(of func(name string, kind dnsmessage.Type) []dnsmessage.Resource) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.of = of
+}
+
+// cut sets how messages over TCP are cut into writes.
+func (z *testZone) cut(tcp func(message []byte) [][]byte) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.tcp = tcp
+}
+
+// writes cuts a message.
+func (z *testZone) writes(message []byte) [][]byte {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.tcp == nil {
+		return [][]byte{message}
+	}
+	return z.tcp(message)
+}
+
 func (z *testZone) answer(query []byte) []byte {
 	var q dnsmessage.Message
 	if q.Unpack(query) != nil || len(q.Questions) != 1 {
@@ -115,11 +139,7 @@ func (z *testZone) stream(c net.Conn) {
 		}
 		a := z.answer(q)
 		m := append(binary.BigEndian.AppendUint16(nil, uint16(len(a))), a...)
-		parts := [][]byte{m}
-		if z.tcp != nil {
-			parts = z.tcp(m)
-		}
-		for i, p := range parts {
+		for i, p := range z.writes(m) {
 			if i > 0 {
 				time.Sleep(5 * time.Millisecond) // a segment of its own
 			}

@@ -45,7 +45,7 @@ func TestNobodyReads(t *testing.T) {
 		t.Run(fmt.Sprintf("closed=%v", closed), func(t *testing.T) {
 			l := newDNSLab(t, true, web...)
 			l.closed = closed
-			l.zone.of = threeNames()
+			l.zone.serve(threeNames())
 			l.server.serve(t, 80, 0)
 			l.apply(policy.Enforce)
 			l.read()
@@ -75,7 +75,7 @@ func TestNotInForce(t *testing.T) {
 	for _, closed := range []bool{false, true} {
 		l := newDNSLab(t, true, web...)
 		l.closed = closed
-		l.zone.of = threeNames()
+		l.zone.serve(threeNames())
 		l.apply(policy.Enforce)
 		l.fail = errors.New("no")
 		l.read()
@@ -92,7 +92,7 @@ func TestNotInForce(t *testing.T) {
 // put in the sets meanwhile is gone.
 func TestNamesSurvive(t *testing.T) {
 	l := newDNSLab(t, true, web...)
-	l.zone.of = threeNames()
+	l.zone.serve(threeNames())
 	l.server.serve(t, 80, 0)
 	l.apply(policy.Enforce)
 	l.read()
@@ -140,7 +140,7 @@ func TestNamesSurvive(t *testing.T) {
 // TestNamesRevoked: policy names another port: the openings change, and connections with them.
 func TestNamesRevoked(t *testing.T) {
 	l := newDNSLab(t, true, web...)
-	l.zone.of = threeNames()
+	l.zone.serve(threeNames())
 	l.server.serve(t, 80, 0)
 	l.server.serve(t, 81, 0)
 	l.apply(policy.Enforce)
@@ -169,7 +169,7 @@ func TestNamesRevoked(t *testing.T) {
 // TestNamesInOtherModes: learn knows names when enforce comes, and alert tells of what no name opens.
 func TestNamesInOtherModes(t *testing.T) {
 	l := newDNSLab(t, true, web...)
-	l.zone.of = threeNames()
+	l.zone.serve(threeNames())
 	l.server.serve(t, 80, 0)
 	l.apply(policy.Learn)
 	l.read()
@@ -209,7 +209,7 @@ func TestNamesInOtherModes(t *testing.T) {
 // TestNamesDenied: what policy denies, no name opens.
 func TestNamesDenied(t *testing.T) {
 	l := newDNSLab(t, true, web...)
-	l.zone.of = threeNames()
+	l.zone.serve(threeNames())
 	l.server.serve(t, 80, 0)
 	l.sides.Egress.Denied = []policy.Entry{testEntry("10.78.0.0/31", identity.TCP, 80, 80)}
 	l.apply(policy.Enforce)
@@ -225,7 +225,7 @@ func TestNamesDenied(t *testing.T) {
 // TestLargeDatagramsToNames: later fragments pass to an address that has a name.
 func TestLargeDatagramsToNames(t *testing.T) {
 	l := newDNSLab(t, true, web...)
-	l.zone.of = threeNames()
+	l.zone.serve(threeNames())
 	l.apply(policy.Enforce)
 	l.read()
 	got := make(chan int, 1)

@@ -36,7 +36,7 @@ func TestNamesOfAnswers(t *testing.T) {
 		policy.NameEntry{Name: "other.example.org", Protocol: identity.TCP, Port: 81, EndPort: 81})
 	l.server.serve(t, 80, 0)
 	l.server.serve(t, 81, 0)
-	l.zone.of = fixed(map[string][]dnsmessage.Resource{
+	l.zone.serve(fixed(map[string][]dnsmessage.Resource{
 		"api.example.com":     {recordA("api.example.com", 5, addr78(1)), recordA("api.example.com", 5, addr78(2))},
 		"www.alias.org":       {recordA("x.y.cdn.example.net", 5, addr78(3)), recordCNAME("mid.alias.org", "x.y.cdn.example.net"), recordCNAME("www.alias.org", "mid.alias.org")},
 		"cdn.example.net":     {recordA("cdn.example.net", 5, addr78(4))},
@@ -45,7 +45,7 @@ func TestNamesOfAnswers(t *testing.T) {
 		"other.example.org":   {recordA("other.example.org", 5, addr78(2))},
 		"loop.example.com":    {recordCNAME("loop.example.com", "loop.example.com"), recordA("loop.example.com", 5, addr78(7))},
 		"unknown.example.com": {recordA("unknown.example.com", 5, addr78(8))},
-	})
+	}))
 	l.apply(policy.Enforce)
 	l.read()
 	rows := []struct {
@@ -105,8 +105,8 @@ func TestAnswersOverTCP(t *testing.T) {
 		} {
 			t.Run(fmt.Sprintf("guarded=%v/%s", guarded, name), func(t *testing.T) {
 				l := newDNSLab(t, guarded, web...)
-				l.zone.of = fixed(map[string][]dnsmessage.Resource{"a.example.com": {recordA("a.example.com", 5, addr78(1))}})
-				l.zone.tcp = cut
+				l.zone.serve(fixed(map[string][]dnsmessage.Resource{"a.example.com": {recordA("a.example.com", 5, addr78(1))}}))
+				l.zone.cut(cut)
 				l.server.serve(t, 80, 0)
 				l.apply(policy.Enforce)
 				l.read()
@@ -126,16 +126,16 @@ func TestAnswersOverTCP(t *testing.T) {
 	}
 	t.Run("several in one segment", func(t *testing.T) {
 		l := newDNSLab(t, true, web...)
-		l.zone.of = func(name string, _ dnsmessage.Type) []dnsmessage.Resource {
+		l.zone.serve(func(name string, _ dnsmessage.Type) []dnsmessage.Resource {
 			return []dnsmessage.Resource{recordA(name, 5, addr78(name[0]))}
-		}
+		})
 		var held []byte
-		l.zone.tcp = func(m []byte) [][]byte {
+		l.zone.cut(func(m []byte) [][]byte {
 			if held = append(held, m...); held[len(held)-1] == 'c' { // the last octet of the third one's address
 				return [][]byte{held}
 			}
 			return nil
-		}
+		})
 		l.server.serve(t, 80, 0)
 		l.apply(policy.Enforce)
 		l.read()
@@ -166,11 +166,11 @@ func TestNamesEnd(t *testing.T) {
 	for _, guarded := range []bool{true, false} {
 		t.Run(fmt.Sprintf("guarded=%v", guarded), func(t *testing.T) {
 			l := newDNSLab(t, guarded, web...)
-			l.zone.of = fixed(map[string][]dnsmessage.Resource{
+			l.zone.serve(fixed(map[string][]dnsmessage.Resource{
 				"a.example.com": {recordA("a.example.com", 5, addr78(1))},
 				"b.example.com": {recordA("b.example.com", 5, addr78(2))},
 				"c.example.com": {recordA("c.example.com", 5, addr78(3))},
-			})
+			}))
 			l.server.serve(t, 80, 0)
 			udpAny(t, l.server, 9005)
 			l.apply(policy.Enforce)
@@ -236,7 +236,7 @@ func TestNamesEnd(t *testing.T) {
 // TestForgedAnswers: only answers of the workload's resolvers to what it asked teach.
 func TestForgedAnswers(t *testing.T) {
 	l := newDNSLab(t, true, web...)
-	l.zone.of = fixed(map[string][]dnsmessage.Resource{"a.example.com": {recordA("a.example.com", 5, addr78(1))}})
+	l.zone.serve(fixed(map[string][]dnsmessage.Resource{"a.example.com": {recordA("a.example.com", 5, addr78(1))}}))
 	l.server.serve(t, 80, 0)
 	l.sides.Egress.Entries = append(l.sides.Egress.Entries, testEntry(l.server.v4.String(), identity.UDP, 53, 53))
 	l.apply(policy.Enforce)
@@ -322,12 +322,12 @@ func TestLargeAnswers(t *testing.T) {
 		for _, v6 := range []bool{false, true} {
 			t.Run(fmt.Sprintf("guarded=%v/%s", guarded, familyName(v6)), func(t *testing.T) {
 				l := newDNSLab(t, guarded, web...)
-				l.zone.of = func(name string, _ dnsmessage.Type) (out []dnsmessage.Resource) {
+				l.zone.serve(func(name string, _ dnsmessage.Type) (out []dnsmessage.Resource) {
 					for i := range byte(200) {
 						out = append(out, recordA(name, 5, addr78(i)))
 					}
 					return out
-				}
+				})
 				l.server.serve(t, 80, 0)
 				l.apply(policy.Enforce)
 				l.read()
