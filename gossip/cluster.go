@@ -36,14 +36,8 @@ type Config struct {
 	Transport   memberlist.Transport // nil: UDP and TCP on Bind
 }
 
-// How fast it spreads: see docs/performance.md for what that costs.
-const (
-	gossipInterval   = 50 * time.Millisecond
-	gossipFanout     = 3
-	retransmits      = 6 // times log10 of the size: how often each node passes a message on; a node misses it with e^-that
-	exchangeInterval = 4 * time.Second
-	deadForgotten    = 72 * time.Hour // a dead node's books and key are kept for its return
-)
+// deadForgotten is how long a dead node's books and key are kept for its return.
+const deadForgotten = 72 * time.Hour
 
 // Cluster is this node's membership.
 type Cluster struct {
@@ -104,7 +98,7 @@ func Join(ctx context.Context, c Config) (*Cluster, error) {
 		waiting: map[uint64]chan *answer{}, answering: make(chan struct{}, maxAnswering)}
 	g.handlers = map[string]Handler{"keys": g.onKeys}
 	maps.Copy(g.handlers, c.Handlers)
-	g.queue = &memberlist.TransmitLimitedQueue{NumNodes: func() int { return int(g.alive.Load()) }, RetransmitMult: retransmits}
+	g.queue = &memberlist.TransmitLimitedQueue{NumNodes: func() int { return int(g.alive.Load()) }, RetransmitMult: Retransmits}
 	g.State = NewState(StateConfig{Node: c.Node, Key: c.Key, Now: c.Now, Broadcast: g.broadcast})
 	if c.Stored != nil {
 		if err := g.State.Restore(c.Stored); errors.Is(err, errMalformed) {
@@ -149,7 +143,7 @@ func (g *Cluster) memberlistConfig() (*memberlist.Config, error) {
 	if a := g.config.Advertise; a.IsValid() {
 		c.AdvertiseAddr, c.AdvertisePort = a.Addr().String(), int(a.Port())
 	}
-	c.GossipInterval, c.GossipNodes, c.RetransmitMult = gossipInterval, gossipFanout, retransmits
+	c.GossipInterval, c.GossipNodes, c.RetransmitMult = Interval, Fanout, Retransmits
 	c.DelegateProtocolMin, c.DelegateProtocolMax, c.DelegateProtocolVersion = protocolMin, protocolMax, protocolMax
 	c.DeadNodeReclaimTime = 30 * time.Second // a node may come back at another address; its key must be the same
 	c.Delegate, c.Events, c.Alive, c.Conflict = g, g, g, g
@@ -256,7 +250,7 @@ func (g *Cluster) exchange(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(exchangeInterval/2 + rand.N(exchangeInterval)):
+		case <-time.After(Exchange/2 + rand.N(Exchange)):
 		}
 		g.reap()
 		if node := g.anyone(); node != nil {
