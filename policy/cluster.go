@@ -140,6 +140,7 @@ func fromCluster(d *clusterDocument) (Policy, *converter) {
 func (c *converter) clusterPolicy(kind string, meta *metav1.ObjectMeta) Policy {
 	return Policy{
 		Kind: kind, Namespace: meta.Namespace, Name: meta.Name, Labels: meta.Labels, Annotations: meta.Annotations,
+		Spec:   Spec{OnDeny: c.onDenyAnnotation(meta.Annotations)},
 		Shadow: c.mode("metadata.annotations["+ModeAnnotation+"]", meta.Annotations[ModeAnnotation]),
 	}
 }

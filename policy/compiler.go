@@ -39,6 +39,7 @@ func compileSide(v *identity.View, w *identity.Workload, l *lineup) *compiledSid
 	}
 	out := &compiledSide{lineup: *l, blocks: have}
 	out.flat, out.Side = flatten(b.raw, b.names, l.isolated())
+	out.OnDeny = l.onDeny()
 	out.flat.allowed, out.flat.denied = nil, nil
 	have.singles = nil
 	return out

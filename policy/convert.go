@@ -58,6 +58,7 @@ func fromKubernetes(d *networkingv1.NetworkPolicy) (Policy, []problem) {
 		Spec:   Spec{PodSelector: d.Spec.PodSelector, PolicyTypes: d.Spec.PolicyTypes},
 		Shadow: c.mode("metadata.annotations["+ModeAnnotation+"]", d.Annotations[ModeAnnotation]),
 	}
+	p.Spec.OnDeny = c.onDenyAnnotation(d.Annotations)
 	for i, r := range d.Spec.Ingress {
 		p.Spec.Ingress = append(p.Spec.Ingress, c.kubernetesRule(r.From, r.Ports, fmt.Sprintf("spec.ingress[%d]", i)))
 	}

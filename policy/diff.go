@@ -58,7 +58,7 @@ func same(a, b *Policy) bool {
 	if !maps.Equal(a.Labels, b.Labels) || !maps.Equal(a.Annotations, b.Annotations) || a.Shadow != b.Shadow ||
 		!reflect.DeepEqual(plainSelector(&x.PodSelector), plainSelector(&y.PodSelector)) ||
 		!reflect.DeepEqual(plainSelector(x.NamespaceSelector), plainSelector(y.NamespaceSelector)) ||
-		x.Tier != y.Tier || x.Severity != y.Severity || x.Reason != y.Reason || statedPriority(a) != statedPriority(b) {
+		x.Tier != y.Tier || x.Severity != y.Severity || x.Reason != y.Reason || x.OnDeny != y.OnDeny || statedPriority(a) != statedPriority(b) {
 		return false
 	}
 	for _, d := range []Direction{Egress, Ingress} {

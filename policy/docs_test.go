@@ -28,7 +28,7 @@ func TestDocumented(t *testing.T) {
 	if n < 2 {
 		t.Errorf("%d policies in docs/policy.md", n)
 	}
-	for _, field := range []string{"mode", "priority", "severity", "reason", "action", "expires", "service", "dnsName", "network", "ipBlock", "except", "name", "from", "to", "ports"} {
+	for _, field := range []string{"mode", "priority", "severity", "reason", "onDeny", "action", "expires", "service", "dnsName", "network", "ipBlock", "except", "name", "from", "to", "ports"} {
 		if !strings.Contains(string(doc), field+":") {
 			t.Errorf("docs/policy.md does not show %s", field)
 		}

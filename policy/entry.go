@@ -127,11 +127,12 @@ type Side struct {
 	Entries  []Entry
 	Denied   []Entry     // sorted and disjoint as Entries are; where isolated, only what Entries or Names would let through
 	Names    []NameEntry // egress only; sorted, free of doubles
+	OnDeny   OnDeny      // how its denials are told
 }
 
 // Equal says whether two sides allow and deny the same in the same words.
 func (s Side) Equal(o Side) bool {
-	return s.Isolated == o.Isolated && equal(s.Entries, o.Entries) && equal(s.Denied, o.Denied) && equal(s.Names, o.Names)
+	return s.Isolated == o.Isolated && s.OnDeny == o.OnDeny && equal(s.Entries, o.Entries) && equal(s.Denied, o.Denied) && equal(s.Names, o.Names)
 }
 
 // equal looks first whether it is one list twice: mostly it is.

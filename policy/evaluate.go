@@ -35,6 +35,7 @@ type SideDecision struct {
 	Steps    []Step   // the stations on the way to the verdict, in order
 	Severity string   // of an alert about a denial, where a policy says so
 	Note     string   // the free-text reason of the rule or policy that decided, where it has one
+	OnDeny   OnDeny   // when denied: how that is told
 }
 
 // Step is one station on the way to a verdict: a tier that had no say, a rule that passed on, the one

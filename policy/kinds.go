@@ -84,6 +84,7 @@ type Spec struct {
 
 	Severity string // native kind: of alerts about what the policy denies: low, medium, high, critical; empty: the judge's
 	Reason   string // native kind: why the policy is there, told in explanations and alerts
+	OnDeny   OnDeny // how denials are told; in other kinds the annotation OnDenyAnnotation
 }
 
 // Rule allows, denies or passes on what comes from (ingress) or goes to (egress) one of the peers on
@@ -208,6 +209,12 @@ func (p *Policy) onlyDenies() bool {
 		}
 	}
 	return len(p.Spec.Ingress)+len(p.Spec.Egress) > 0
+}
+
+// Denies says whether the policy can deny anything in that direction: it isolates, or has a denying
+// rule.
+func (p *Policy) Denies(d Direction) bool {
+	return p.Isolates(d) || slices.ContainsFunc(p.Rules(d), func(r Rule) bool { return r.Action == ActionDeny })
 }
 
 // speaks says whether the policy has a say in that direction at all: it isolates, or has rules there

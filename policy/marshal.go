@@ -29,7 +29,7 @@ func Marshal(p Policy) ([]byte, error) {
 		meta.put("namespace", str(p.Namespace))
 	}
 	meta.putMap("labels", p.Labels)
-	meta.putMap("annotations", modeAnnotated(&p))
+	meta.putMap("annotations", annotated(&p))
 	var spec mappingNode
 	switch p.Kind {
 	case KindPolicy:
@@ -72,21 +72,26 @@ func unwritable(p *Policy) []problem {
 	return c.bad
 }
 
-// modeAnnotated is the policy's annotations with the mode in kinds that have no field for it.
-func modeAnnotated(p *Policy) map[string]string {
-	word, has := p.Annotations[ModeAnnotation]
-	if p.Kind == KindPolicy || p.Shadow == (word == ModeShadow) {
+// annotated is the policy's annotations with mode and onDeny in kinds that have no field for them.
+func annotated(p *Policy) map[string]string {
+	if p.Kind == KindPolicy {
 		return p.Annotations
 	}
 	out := maps.Clone(p.Annotations)
-	if p.Shadow {
-		if out == nil {
-			out = map[string]string{}
-		}
-		out[ModeAnnotation] = ModeShadow
-	} else if has {
-		delete(out, ModeAnnotation)
+	if out == nil {
+		out = map[string]string{}
 	}
+	say := func(key, word string) {
+		if word != "" {
+			out[key] = word
+		} else {
+			delete(out, key)
+		}
+	}
+	if p.Shadow != (out[ModeAnnotation] == ModeShadow) {
+		say(ModeAnnotation, map[bool]string{true: ModeShadow}[p.Shadow])
+	}
+	say(OnDenyAnnotation, p.Spec.OnDeny.String())
 	return out
 }
 
@@ -100,6 +105,7 @@ func nativeNode(p *Policy) mappingNode {
 	}
 	spec.putWord("severity", p.Spec.Severity)
 	spec.putWord("reason", p.Spec.Reason)
+	spec.putWord("onDeny", p.Spec.OnDeny.String())
 	spec.Content = append(spec.Content, namespacedNode(p).Content...)
 	return spec
 }

@@ -49,6 +49,8 @@ type nativeSpec struct {
 	Severity string `json:"severity,omitempty"`
 	// Why the policy is there, told in explanations and alerts.
 	Reason string `json:"reason,omitempty"`
+	// What becomes of what is denied. Reject: it is answered with a TCP reset or an ICMP error, and applications fail at once. Drop: no answer. Not given: as the daemon's configuration says.
+	OnDeny string `json:"onDeny,omitempty"`
 	// The workloads of the namespace that it is about. {} is all of them.
 	PodSelector metav1.LabelSelector `json:"podSelector"`
 	// The directions that the policy isolates: what no rule allows is denied. Not given: Ingress, and Egress where there are egress rules; none where all rules deny.
@@ -170,6 +172,10 @@ func fromNative(d *nativeDocument) (Policy, []problem) {
 		Labels: d.Metadata.Labels, Annotations: d.Metadata.Annotations,
 		Spec:   Spec{PodSelector: d.Spec.PodSelector, PolicyTypes: d.Spec.PolicyTypes, Severity: d.Spec.Severity, Reason: d.Spec.Reason},
 		Shadow: c.mode("spec.mode", d.Spec.Mode),
+	}
+	p.Spec.OnDeny = c.onDeny("spec.onDeny", d.Spec.OnDeny)
+	if _, has := d.Metadata.Annotations[OnDenyAnnotation]; has {
+		c.add("metadata.annotations["+OnDenyAnnotation+"]", "%s is for other kinds; a %s has spec.onDeny", OnDenyAnnotation, KindPolicy)
 	}
 	if _, has := d.Metadata.Annotations[ModeAnnotation]; has {
 		c.add("metadata.annotations["+ModeAnnotation+"]", "%s is for other kinds; a %s has spec.mode", ModeAnnotation, KindPolicy)

@@ -139,7 +139,7 @@ func TestClusterRoundTrip(t *testing.T) {
 			}
 		}
 	}
-	for _, p := range parsed(t, netpol(KindPolicy, "x", `{mode: shadow, priority: 7, severity: low, reason: "a: b", podSelector: {}, ingress: [{name: n, action: Deny, expires: 2030-01-02T03:04:05Z, severity: high, reason: r, from: [{service: {name: a, namespace: b}}, {service: {name: c}}]}], egress: [{to: [{dnsName: "*.example.com"}]}]}`)) {
+	for _, p := range parsed(t, netpol(KindPolicy, "x", `{mode: shadow, priority: 7, onDeny: Drop, severity: low, reason: "a: b", podSelector: {}, ingress: [{name: n, action: Deny, expires: 2030-01-02T03:04:05Z, severity: high, reason: r, from: [{service: {name: a, namespace: b}}, {service: {name: c}}]}], egress: [{to: [{dnsName: "*.example.com"}]}]}`)) {
 		roundTrip(t, p)
 	}
 }

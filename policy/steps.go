@@ -6,6 +6,8 @@ import "fmt"
 func (s *side) explain(q *ask, f found) {
 	if f.allow {
 		s.Verdict = Allow
+	} else {
+		s.OnDeny = s.lineup.onDeny()
 	}
 	if f.builtIn == BuiltInSelf || f.builtIn == BuiltInNode {
 		s.Rule, s.Reason = f.builtIn, builtInReasons[f.builtIn]

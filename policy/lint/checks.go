@@ -26,6 +26,7 @@ const (
 	checkShadowed      = "shadowed"
 	checkRedundant     = "redundant"
 	checkCollision     = "priority-collision"
+	checkOnDeny        = "on-deny-differs"
 	checkNothing       = "selects-nothing"
 	checkNobody        = "peer-matches-nothing"
 	checkNoNamespace   = "namespace-matches-nothing"
@@ -64,6 +65,7 @@ var kinds = []Kind{
 	{checkShadowed, Warning, false, "A rule that never decides", "Rules that are asked earlier decide everything that it matches."},
 	{checkRedundant, Warning, false, "A rule or item that adds nothing", "Everything that it matches is allowed or denied by others in the same way. Between policies it is a note, since they may come and go apart."},
 	{checkCollision, Warning, false, "The same priority, different answers", "Which of two cluster-wide policies of the same priority is asked first is left to the engine; here their names decide."},
+	{checkOnDeny, Warning, true, "Rejected by one policy, dropped by the other", "Denials of one direction of a workload are told in one manner; where policies differ, Drop holds."},
 	{checkNothing, Warning, true, "The policy selects nobody", "No known workload carries these labels, so it protects nothing."},
 	{checkNobody, Warning, true, "The peer is nobody", "No known workload carries these labels, so the peer admits nothing."},
 	{checkNoNamespace, Warning, true, "No such namespace", "No known namespace carries these labels."},

@@ -54,6 +54,7 @@ func Check(s *policy.Set, v *identity.View, o Options) []Finding {
 		l.rule(r)
 	}
 	l.order()
+	l.manners(s)
 	l.slips()
 	return sortFindings(l.found)
 }

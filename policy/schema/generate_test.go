@@ -117,6 +117,7 @@ var overrides = map[string]*jsonschema.Schema{
 	"nativeSpec.mode":                   words(policy.ModeEnforce, policy.ModeShadow),
 	"nativeSpec.priority":               number(1, 1000),
 	"nativeSpec.severity":               severity,
+	"nativeSpec.onDeny":                 words(policy.Drop.String(), policy.Reject.String()),
 	"nativeSpec.policyTypes":            {Type: "array", Items: words("Ingress", "Egress"), MaxItems: jsonschema.Ptr(2)},
 	"nativeIngress.name":                {Type: text, MaxLength: jsonschema.Ptr(100)},
 	"nativeIngress.action":              words("Allow", "Deny"),

@@ -43,7 +43,7 @@ func TestGood(t *testing.T) {
 	r := resolved(t)
 	for _, spec := range []string{
 		`{podSelector: {}}`,
-		`{mode: shadow, priority: 1, severity: high, reason: why, podSelector: {matchLabels: {a: b}, matchExpressions: [{key: a, operator: In, values: [b]}]}}`,
+		`{mode: shadow, priority: 1, severity: high, reason: why, onDeny: Reject, podSelector: {matchLabels: {a: b}, matchExpressions: [{key: a, operator: In, values: [b]}]}}`,
 		`{podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{}], egress: [{}]}`,
 		`{podSelector: {}, ingress: [{name: x, action: Deny, severity: low, reason: because, from: [{podSelector: {}, namespaceSelector: {}}, {ipBlock: {cidr: "::/0", except: ["fd00::/8"]}}, {network: office}, {service: {name: a, namespace: b}}]}]}`,
 		`{podSelector: {}, egress: [{expires: "2026-12-31", to: [{dnsName: "*.example.com"}, {dnsName: example.com.}]}, {expires: "2026-12-31T18:00:00+01:00"}]}`,
@@ -76,7 +76,7 @@ func TestGood(t *testing.T) {
 func TestBad(t *testing.T) {
 	r := resolved(t)
 	bad := []string{
-		`{podSelector: {}, mode: off}`, `{podSelector: {}, priority: 0}`, `{podSelector: {}, priority: 1001}`, `{podSelector: {}, severity: severe}`,
+		`{podSelector: {}, mode: off}`, `{podSelector: {}, priority: 0}`, `{podSelector: {}, priority: 1001}`, `{podSelector: {}, severity: severe}`, `{podSelector: {}, onDeny: reject}`,
 		`{podSelector: {}, policyTypes: [Both]}`, `{podSelector: {matchLabels: {a: 1}}}`, `{podSelector: {matchExpressions: [{key: a, operator: Is}]}}`,
 		`{podSelector: {}, ingress: {}}`, `{podSelector: {}, ingress: [{action: Pass}]}`, `{podSelector: {}, ingress: [{expires: tomorrow}]}`,
 		`{podSelector: {}, ingress: [{from: [{}]}]}`, `{podSelector: {}, ingress: [{from: [{network: world, podSelector: {}}]}]}`,

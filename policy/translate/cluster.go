@@ -26,6 +26,9 @@ func (c *conversion) cluster() {
 	if p.Shadow {
 		c.lose("spec.mode", "only Bulkhead reads annotation "+policy.ModeAnnotation+"; every other engine would enforce the policy", "written as that annotation")
 	}
+	if p.Spec.OnDeny != policy.OnDenyDefault {
+		c.lose("spec.onDeny", "only Bulkhead reads annotation "+policy.OnDenyAnnotation+"; other engines drop what is denied", "written as that annotation")
+	}
 	if p.Spec.Severity != "" {
 		c.lose("spec.severity", "a ClusterNetworkPolicy says nothing of alerts", "left out")
 	}
@@ -34,6 +37,7 @@ func (c *conversion) cluster() {
 	}
 	out.Spec = policy.Spec{
 		PodSelector: p.Spec.PodSelector, NamespaceSelector: byName(p.Namespace), Tier: policy.BaselineTier, Priority: cmp.Or(p.Spec.Priority, networkPolicyPriority),
+		OnDeny: p.Spec.OnDeny,
 	}
 	isolating := len(explicit(p)) > 0
 	if isolating {

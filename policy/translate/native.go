@@ -14,11 +14,11 @@ func (c *conversion) native() {
 	c.out = append(c.out, c.withComments(p))
 }
 
-// withoutMode leaves out the annotation that spec.mode takes the place of.
+// withoutMode leaves out the annotations that spec.mode and spec.onDeny take the place of.
 func withoutMode(in map[string]string) map[string]string {
 	out := map[string]string{}
 	for k, v := range in {
-		if k != policy.ModeAnnotation {
+		if k != policy.ModeAnnotation && k != policy.OnDenyAnnotation {
 			out[k] = v
 		}
 	}

@@ -42,6 +42,9 @@ func (c *conversion) plain(out *policy.Policy) {
 	if out.Shadow {
 		c.lose("spec.mode", "only Bulkhead reads annotation "+policy.ModeAnnotation+"; every other engine would enforce the policy", "written as that annotation")
 	}
+	if s.OnDeny != policy.OnDenyDefault {
+		c.lose("spec.onDeny", "only Bulkhead reads annotation "+policy.OnDenyAnnotation+"; other engines drop what is denied", "written as that annotation")
+	}
 	s.Priority, s.Severity, s.Reason = 0, "", ""
 }
 
