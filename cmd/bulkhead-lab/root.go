@@ -34,7 +34,7 @@ machine's own network, and 'down' leaves nothing. Needs root.`,
 	f := cmd.PersistentFlags()
 	f.StringVar(&w.name, "name", os.Getenv("BULKHEAD_LAB"), "the lab's name (environment BULKHEAD_LAB; default: made of the working directory)")
 	f.StringVar(&w.dir, "dir", "", "the lab's folder (default /run/bulkhead-lab/NAME)")
-	cmd.AddCommand(up(w), execute(w), probe(w), status(w), down(w), agent(w))
+	cmd.AddCommand(up(w), execute(w), probe(w), nodes(w), status(w), down(w), agent(w), relay())
 	return cmd
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -131,6 +132,32 @@ func (l *Lab) StartDaemon(ctx context.Context, node string) error {
 
 // StopDaemon ends a node's daemon with SIGTERM; its rules stay.
 func (l *Lab) StopDaemon(node string) error { return end(l.daemon(node)) }
+
+// KillDaemon ends a node's daemon with SIGKILL, as a crash would; its rules stay.
+func (l *Lab) KillDaemon(node string) error { return l.signal(node, unix.SIGKILL) }
+
+// FreezeDaemon stops a node's daemon where it is (SIGSTOP): its sockets are open and nobody answers.
+func (l *Lab) FreezeDaemon(node string) error { return l.signal(node, unix.SIGSTOP) }
+
+// ThawDaemon lets a frozen daemon go on.
+func (l *Lab) ThawDaemon(node string) error { return l.signal(node, unix.SIGCONT) }
+
+// signal sends a signal to a node's daemon; after SIGKILL it waits until the process is gone.
+func (l *Lab) signal(node string, sig unix.Signal) error {
+	pids := l.daemon(node)
+	if len(pids) == 0 {
+		return fmt.Errorf("node %s: no daemon runs", node)
+	}
+	for _, pid := range pids {
+		if err := unix.Kill(pid, sig); err != nil {
+			return fmt.Errorf("node %s: pid %d: %w", node, pid, err)
+		}
+	}
+	if sig == unix.SIGKILL {
+		return end(pids)
+	}
+	return nil
+}
 
 // DaemonPID is the process of a node's daemon; 0 when none runs.
 func (l *Lab) DaemonPID(node string) int {

@@ -105,7 +105,8 @@ func inside(inodes map[uint64]bool) []int {
 func end(pids []int) error {
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
 		for _, pid := range pids {
-			_ = unix.Kill(pid, sig) // ESRCH: it ended meanwhile
+			_ = unix.Kill(pid, sig)          // ESRCH: it ended meanwhile
+			_ = unix.Kill(pid, unix.SIGCONT) // a frozen one hears nothing before
 		}
 		for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 			var left []int
