@@ -10,6 +10,7 @@ import (
 	"hash/fnv"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Kind is what a book is about.
@@ -105,6 +106,7 @@ type Book struct {
 type change struct {
 	seq uint64
 	key string
+	at  time.Time
 }
 
 // maxRecent bounds how many changes a broadcast can go back.
@@ -216,13 +218,13 @@ func hashBucket(entries []Entry) (out Hash) {
 
 // write is the owner's: it changes entries (a nil value deletes), numbers and signs the result. False:
 // all was so already.
-func (b *Book) write(entries []Entry, key ed25519.PrivateKey) bool {
+func (b *Book) write(entries []Entry, key ed25519.PrivateKey, now time.Time) bool {
 	var touched bucketSet
 	seq := b.head.Version.Seq + 1
 	for _, e := range entries {
 		if b.put(e.Key, e.Value) {
 			touched.addKey(e.Key)
-			b.recent = append(b.recent, change{seq, e.Key})
+			b.recent = append(b.recent, change{seq, e.Key, now})
 		}
 	}
 	if touched == 0 {

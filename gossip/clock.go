@@ -40,13 +40,17 @@ func (c *clock) next() Timestamp {
 	return c.last
 }
 
-// see takes note of another node's timestamp. Errors: it lies further in the future than skew explains.
-func (c *clock) see(t Timestamp) error {
+// believe says whether a timestamp can be true. Errors: it lies further in the future than skew explains.
+func (c *clock) believe(t Timestamp) error {
 	if ahead := t.Time().Sub(c.now()); ahead > maxAhead {
 		return fmt.Errorf("timestamp %s is %s ahead of this node's clock; set the clocks", t, ahead.Round(time.Hour))
 	}
+	return nil
+}
+
+// see takes note of another node's timestamp: what is written here from now on is later.
+func (c *clock) see(t Timestamp) {
 	c.mu.Lock()
 	c.last = max(c.last, t)
 	c.mu.Unlock()
-	return nil
 }

@@ -32,8 +32,17 @@ type Config struct {
 	Handlers map[string]Handler
 	// KeysChanged stores the keyring, the encrypting key first, after somebody changed it; nil: not.
 	KeysChanged func(keys [][]byte) error
-	Now         func() time.Time     // nil: time.Now
-	Transport   memberlist.Transport // nil: UDP and TCP on Bind
+	// Check says which writes to registers are taken, and in which rank: see [StateConfig].
+	Check func(Record) (rank uint64, err error)
+	// Trust is a short hash of what Check goes by, shown to the others: see [Member].
+	Trust []byte
+	// Alarm is told of what no honest member does, repeats once a minute. It must not block. nil: logged only.
+	Alarm     func(Alarm)
+	Now       func() time.Time     // nil: time.Now
+	Transport memberlist.Transport // nil: UDP and TCP on Bind
+
+	protocol uint8                 // 0: protocolMax
+	since    func(kind byte) uint8 // nil: the table
 }
 
 // deadForgotten is how long a dead node's books and key are kept for its return.
@@ -46,13 +55,15 @@ type Cluster struct {
 	config Config
 	log    *slog.Logger
 	list   *memberlist.Memberlist
-	queue  *memberlist.TransmitLimitedQueue
+	queue  *Queue
 
 	ring *memberlist.Keyring // nil: in the clear
 
 	inbox  chan frame
 	outbox chan outgoing
 	counts Counts
+	alarms alarms
+	about  meta
 	mu     sync.Mutex
 	nodes  map[string]*known
 
@@ -62,7 +73,9 @@ type Cluster struct {
 	answering chan struct{}
 
 	leaving atomic.Bool
-	alive   atomic.Int64 // members, this node too; read under memberlist's locks
+	common  atomic.Int32  // the version that all living members read
+	kick    chan struct{} // somebody died
+	alive   atomic.Int64  // members, this node too; read under memberlist's locks
 
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
@@ -94,12 +107,18 @@ func Join(ctx context.Context, c Config) (*Cluster, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.protocol == 0 {
+		c.protocol = protocolMax
+	}
 	g := &Cluster{config: c, log: c.Log, inbox: make(chan frame, maxInbox), outbox: make(chan outgoing, maxOutbox), nodes: map[string]*known{},
-		waiting: map[uint64]chan *answer{}, answering: make(chan struct{}, maxAnswering)}
+		waiting: map[uint64]chan *answer{}, answering: make(chan struct{}, maxAnswering),
+		kick: make(chan struct{}, 1), alarms: alarms{told: map[Alarm]*repeats{}}}
+	g.about = meta{Key: c.Key.Public().(ed25519.PublicKey), Version: c.Version, Trust: c.Trust}
+	g.common.Store(int32(c.protocol))
 	g.handlers = map[string]Handler{"keys": g.onKeys}
 	maps.Copy(g.handlers, c.Handlers)
-	g.queue = &memberlist.TransmitLimitedQueue{NumNodes: func() int { return int(g.alive.Load()) }, RetransmitMult: Retransmits}
-	g.State = NewState(StateConfig{Node: c.Node, Key: c.Key, Now: c.Now, Broadcast: g.broadcast})
+	g.queue = NewQueue(func() int { return int(g.alive.Load()) })
+	g.State = NewState(StateConfig{Node: c.Node, Key: c.Key, Now: c.Now, Broadcast: g.broadcast, Check: c.Check})
 	if c.Stored != nil {
 		if err := g.State.Restore(c.Stored); errors.Is(err, errMalformed) {
 			return nil, err
@@ -107,6 +126,7 @@ func Join(ctx context.Context, c Config) (*Cluster, error) {
 			c.Log.Warn("part of the stored cluster state is not usable and will be fetched again", "err", err)
 		}
 	}
+	g.remember()
 	conf, err := g.memberlistConfig()
 	if err != nil {
 		return nil, fmt.Errorf("gossip: join: %w", err)
@@ -144,7 +164,7 @@ func (g *Cluster) memberlistConfig() (*memberlist.Config, error) {
 		c.AdvertiseAddr, c.AdvertisePort = a.Addr().String(), int(a.Port())
 	}
 	c.GossipInterval, c.GossipNodes, c.RetransmitMult = Interval, Fanout, Retransmits
-	c.DelegateProtocolMin, c.DelegateProtocolMax, c.DelegateProtocolVersion = protocolMin, protocolMax, protocolMax
+	c.DelegateProtocolMin, c.DelegateProtocolMax, c.DelegateProtocolVersion = protocolMin, g.config.protocol, g.config.protocol
 	c.DeadNodeReclaimTime = 30 * time.Second // a node may come back at another address; its key must be the same
 	c.Delegate, c.Events, c.Alive, c.Conflict = g, g, g, g
 	c.Transport = g.config.Transport
@@ -181,18 +201,11 @@ func (g *Cluster) Close() error {
 
 // broadcast queues a message for all nodes.
 func (g *Cluster) broadcast(name string, message []byte) {
-	g.queue.QueueBroadcast(&broadcast{name, g.frame(message)})
+	if !g.reads(uint8(g.common.Load()), message) {
+		return // an older node would refuse it; those that read it find out when they compare
+	}
+	g.queue.Add(name, g.frame(message))
 }
-
-type broadcast struct {
-	name    string
-	message []byte
-}
-
-func (b *broadcast) Name() string                          { return b.name }
-func (b *broadcast) Message() []byte                       { return b.message }
-func (b *broadcast) Finished()                             {}
-func (b *broadcast) Invalidates(memberlist.Broadcast) bool { return false } // the name does
 
 // take handles what came in, one after the other.
 func (g *Cluster) take(ctx context.Context) {
@@ -203,8 +216,7 @@ func (g *Cluster) take(ctx context.Context) {
 		case f := <-g.inbox:
 			g.heard(f.from)
 			if err := g.handle(ctx, f); err != nil {
-				g.counts.Refused.Add(1)
-				g.log.Warn("refused a message of the cluster", "err", err)
+				g.refuse(f.from, err)
 			}
 		}
 	}
@@ -232,7 +244,7 @@ func (g *Cluster) send(ctx context.Context) {
 			return
 		case o := <-g.outbox:
 			node := g.member(o.to)
-			if node == nil {
+			if node == nil || !g.reads(node.DMax, o.message) {
 				g.counts.Unsent.Add(1)
 				continue
 			}

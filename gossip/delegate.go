@@ -7,13 +7,6 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// Versions of the messages of this package that this program reads, and speaks. memberlist keeps nodes
-// apart that have none in common.
-const (
-	protocolMin = 1
-	protocolMax = 1
-)
-
 // frame is a message with who sent it. The name is the sender's word: what counts carries a signature
 // of its own.
 type frame struct {
@@ -48,7 +41,7 @@ func readFrame(b []byte) (frame, error) {
 func (g *Cluster) NotifyMsg(b []byte) {
 	f, err := readFrame(b)
 	if err != nil {
-		g.counts.Refused.Add(1)
+		g.refuse("", err)
 		return
 	}
 	select {
@@ -60,7 +53,7 @@ func (g *Cluster) NotifyMsg(b []byte) {
 
 // GetBroadcasts is called by memberlist to fill a packet.
 func (g *Cluster) GetBroadcasts(overhead, limit int) [][]byte {
-	return g.queue.GetBroadcasts(overhead, limit)
+	return g.queue.Take(overhead, limit)
 }
 
 // LocalState is called by memberlist when it compares members with another node over TCP: this package
@@ -74,54 +67,48 @@ func (g *Cluster) MergeRemoteState(b []byte, _ bool) {
 	}
 }
 
-// meta is what members know of each other without asking.
-type meta struct {
-	_       struct{} `cbor:",toarray"`
-	Key     []byte
-	Version string
-	Leaving bool
-}
-
 // NodeMeta is called by memberlist.
 func (g *Cluster) NodeMeta(limit int) []byte {
-	m := meta{Key: g.config.Key.Public().(ed25519.PublicKey), Version: g.config.Version, Leaving: g.leaving.Load()}
-	b, err := encoder.Marshal(&m)
-	if err != nil || len(b) > limit {
-		m.Version = "" // the key fits always
-		b, _ = encoder.Marshal(&m)
+	about := g.about
+	if g.leaving.Load() {
+		about.Leaving, about.Last = true, g.State.Version(g.config.Node, Endpoints)
 	}
-	return b
+	return sealMeta(g.config.Node, about, g.config.Key, limit)
 }
 
-func readMeta(b []byte) (meta, error) {
-	var m meta
-	if err := decoder.Unmarshal(b, &m); err != nil {
-		return m, fmt.Errorf("%w: %w", errMalformed, err)
-	}
-	if len(m.Key) != ed25519.PublicKeySize {
-		return m, fmt.Errorf("key of %d bytes: %w", len(m.Key), errMalformed)
-	}
-	return m, nil
-}
-
-// NotifyAlive is called by memberlist before it takes a node for a member: its key must be the one that
-// it is known by.
+// NotifyAlive is called by memberlist, under its lock, before it takes a node for a member: what it says
+// of itself must be in its own hand, its key the one that it is known by, and none of it older than what
+// is known.
 func (g *Cluster) NotifyAlive(n *memberlist.Node) error {
-	if n.Name == g.config.Node {
-		return nil
-	}
-	m, err := readMeta(n.Meta)
-	if err == nil {
-		err = g.State.Pin(n.Name, m.Key)
-	}
+	err := g.admitMember(n)
 	if err != nil {
-		g.counts.Refused.Add(1)
-		g.log.Warn("refused a member", "node", n.Name, "address", n.Address(), "err", err)
+		g.refuse(n.Name, fmt.Errorf("member %q at %s: %w", n.Name, n.Address(), err))
 	}
 	return err
 }
 
-// NotifyConflict is called by memberlist when two nodes go by one name.
+func (g *Cluster) admitMember(n *memberlist.Node) error {
+	if g.knowsMeta(n.Name, n.Meta) {
+		return nil
+	}
+	m, err := openMeta(n.Name, n.Meta)
+	if err != nil {
+		return err
+	}
+	if n.Name == g.config.Node {
+		if !g.config.Key.Public().(ed25519.PublicKey).Equal(ed25519.PublicKey(m.Key)) {
+			return fmt.Errorf("it goes by this node's name and shows another key: %w", errImpostor)
+		}
+		return nil
+	}
+	if err := g.room(n.Name); err != nil {
+		return err
+	}
+	return g.State.Pin(n.Name, m.Key)
+}
+
+// NotifyConflict is called by memberlist when a node is said to live at two addresses. Both show the
+// same key (see NotifyAlive): somebody copied a node with its state.
 func (g *Cluster) NotifyConflict(have, other *memberlist.Node) {
-	g.log.Warn("two nodes go by one name", "node", have.Name, "address", have.Address(), "other", other.Address())
+	g.alarm(have.Name, AlarmNameClash, fmt.Sprintf("node %q lives at %s and is said to live at %s, with the same key; if it did not just move, its state folder was copied: give the copy a name and a state of its own", have.Name, have.Address(), other.Address()))
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Delta is what changed in a book after From, up to its head's version: what is broadcast. An entry
@@ -25,13 +26,17 @@ type Contents struct {
 	Entries []Entry
 }
 
-// delta gives the last changes, as many of them as fit into limit bytes; nil: not even the last one.
-func (b *Book) delta(limit int) *Delta {
+// delta gives the last changes, those since a time and the very last, as many of them as fit into limit
+// bytes; nil: not even the last one.
+func (b *Book) delta(limit int, since time.Time) *Delta {
 	d := &Delta{Head: b.head, From: b.head.Version.Seq}
 	size := headSize + len(b.head.Owner)
 	seen := map[string]bool{}
 	for i := len(b.recent) - 1; i >= 0; i-- {
 		c := b.recent[i]
+		if c.seq != b.head.Version.Seq && c.at.Before(since) {
+			break
+		}
 		if !seen[c.key] {
 			value, _ := b.Get(c.key)
 			if size += len(c.key) + len(value) + entryOverhead; size > limit {

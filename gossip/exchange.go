@@ -55,7 +55,7 @@ func (s *State) onVector(v *vector) ([][]byte, error) {
 	}
 	for id, r := range s.registers.records {
 		if differs[1][partOf(id)] {
-			h.Registers = append(h.Registers, recordHead{Class: r.Class, Key: r.Key, Time: r.Time, Node: r.Node})
+			h.Registers = append(h.Registers, r.head())
 		}
 	}
 	var out [][]byte

@@ -1,7 +1,10 @@
 package gossip
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/hex"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -27,7 +30,9 @@ type Member struct {
 	Since   time.Time      `json:"since"` // of the status
 	Heard   time.Time      `json:"heard"` // of its last message; zero: none yet
 	Program string         `json:"program"`
-	State   Version        `json:"state"` // of its endpoints, as this node has them
+	State   Version        `json:"state"`    // of its endpoints, as this node has them
+	Speaks  int            `json:"protocol"` // the highest version of messages that it reads; 0: not heard yet
+	Trust   string         `json:"trust"`    // a hash of whose policies it trusts, in hex
 }
 
 type known struct {
@@ -35,7 +40,11 @@ type known struct {
 	status Status
 	since  time.Time
 	heard  time.Time
+	meta   []byte // that was verified last
 }
+
+// maxNodes bounds how many nodes are known, the dead ones too.
+const maxNodes = 20_000
 
 // Members lists all nodes that are or lately were part of the cluster, by name, this one too.
 func (g *Cluster) Members() []Member {
@@ -48,7 +57,7 @@ func (g *Cluster) Members() []Member {
 			m.Address = netip.AddrPortFrom(a.Unmap(), k.node.Port)
 		}
 		if about, err := readMeta(k.node.Meta); err == nil {
-			m.Program = about.Version
+			m.Program, m.Trust, m.Speaks = about.Version, hex.EncodeToString(about.Trust), int(k.node.DMax)
 		}
 		out = append(out, m)
 	}
@@ -65,7 +74,7 @@ func (g *Cluster) NotifyUpdate(n *memberlist.Node) { g.note(n, Alive) }
 // NotifyLeave is called by memberlist, for nodes that died too.
 func (g *Cluster) NotifyLeave(n *memberlist.Node) {
 	// memberlist does not tell who left from who died.
-	if m, err := readMeta(n.Meta); err == nil && m.Leaving {
+	if m, err := readMeta(n.Meta); err == nil && m.Leaving && !m.Last.Before(g.State.Version(n.Name, Endpoints)) {
 		g.note(n, Left)
 		g.State.Forget(n.Name)
 		return
@@ -82,7 +91,16 @@ func (g *Cluster) note(n *memberlist.Node, s Status) {
 		k = &known{}
 		g.nodes[n.Name] = k
 	}
+	if s == Alive && n.Name != g.config.Node {
+		k.meta = copied.Meta
+	}
 	if k.status != s {
+		if s == Dead {
+			select {
+			case g.kick <- struct{}{}:
+			default:
+			}
+		}
 		k.status, k.since = s, g.config.Now()
 		g.log.Info("member", "node", n.Name, "is", s, "address", n.Address())
 	}
@@ -142,10 +160,54 @@ func (g *Cluster) anyone() *memberlist.Node {
 // count brings the number of living members up to date.
 func (g *Cluster) count() {
 	n := int64(1)
+	common := g.config.protocol
 	for name, k := range g.nodes {
 		if name != g.config.Node && k.status == Alive {
 			n++
+			common = min(common, k.node.DMax)
 		}
 	}
 	g.alive.Store(n)
+	if was := g.common.Swap(int32(common)); was != int32(common) {
+		g.log.Info("protocol of the cluster", "version", common, "before", was)
+	}
+}
+
+// remember takes those that it has stored books of for dead until they are heard: so that they are waited
+// for as long as any dead node, and no longer.
+func (g *Cluster) remember() {
+	for _, name := range g.State.Owners() {
+		if name != g.config.Node {
+			g.nodes[name] = &known{node: &memberlist.Node{Name: name}, status: Dead, since: g.config.Now()}
+		}
+	}
+}
+
+// knowsMeta says whether that is what a member has shown before.
+func (g *Cluster) knowsMeta(node string, b []byte) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	k := g.nodes[node]
+	return k != nil && len(k.meta) > 0 && bytes.Equal(k.meta, b)
+}
+
+// room says whether one more node can be known; whoever is gone longest makes room.
+func (g *Cluster) room(node string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.nodes[node] != nil || len(g.nodes) < maxNodes {
+		return nil
+	}
+	longest := ""
+	for name, k := range g.nodes {
+		if k.status != Alive && (longest == "" || k.since.Before(g.nodes[longest].since)) {
+			longest = name
+		}
+	}
+	if longest == "" {
+		return fmt.Errorf("%d living members: %w", len(g.nodes), errFull)
+	}
+	delete(g.nodes, longest)
+	g.State.Forget(longest)
+	return nil
 }

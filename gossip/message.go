@@ -60,6 +60,7 @@ type recordHead struct {
 	_     struct{} `cbor:",toarray"`
 	Class string
 	Key   string
+	Rank  uint64
 	Time  Timestamp
 	Node  string
 }

@@ -8,9 +8,12 @@ const (
 	Interval = 50 * time.Millisecond
 	// Fanout is to how many nodes it does.
 	Fanout = 3
-	// Retransmits, times log10 of the cluster's size, is how often each node passes a change on; a node
-	// misses it with e to the minus that.
+	// Retransmits is by how much a node passes a change on for each power of ten of the cluster's size, see
+	// [Queue]; a node misses it with e to the minus the product.
 	Retransmits = 6
 	// Exchange is how often, on average, a node compares what it holds with another one.
 	Exchange = 4 * time.Second
+	// repeated is how long a change goes along with later ones of its book: who has not heard of it by then
+	// finds out by comparing.
+	repeated = 2 * time.Second
 )

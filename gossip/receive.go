@@ -45,7 +45,7 @@ func (s *State) receive(m []byte) ([][]byte, error) {
 	case msgWant:
 		return with(m, s.onWant)
 	}
-	return nil, fmt.Errorf("message of unknown type %d; is it of a later version?: %w", m[0], errMalformed)
+	return nil, fmt.Errorf("message of type %d: %w", m[0], errUnknownKind)
 }
 
 // with decodes a message for what handles it.
@@ -68,6 +68,9 @@ func (s *State) pinOf(node string) (ed25519.PublicKey, error) {
 	}
 	return key, nil
 }
+
+// errUnknownKind is what a node of a later version may cause, if it takes this one for another.
+var errUnknownKind = errors.New("this version does not know it; is it of a later one?")
 
 var errNoMember = errors.New("not a member")
 
@@ -193,11 +196,7 @@ func (s *State) take(r *records) ([]Record, error) {
 	var taken []Record
 	var errs []error
 	for _, rec := range r.List {
-		if err := s.clock.see(rec.Time); err != nil {
-			errs = append(errs, fmt.Errorf("%s %q: %w: %w", rec.Class, rec.Key, errMalformed, err))
-			continue
-		}
-		news, err := s.registers.put(rec)
+		news, err := s.admit(&rec)
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -244,7 +243,7 @@ func (s *State) fetch(h heads) [][]byte {
 	for _, x := range h.Registers {
 		mine, had := s.registers.records[ID{Class: x.Class, Key: x.Key}]
 		// Without the value, the same time and node is the same write.
-		theirs := Record{Time: x.Time, Node: x.Node, Value: mine.Value}
+		theirs := Record{Time: x.Time, Node: x.Node, Value: mine.Value, rank: x.Rank}
 		if !had || theirs.beats(&mine) {
 			w.Registers = append(w.Registers, ID{Class: x.Class, Key: x.Key})
 		}

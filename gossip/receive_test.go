@@ -63,7 +63,7 @@ func TestRefused(t *testing.T) {
 		want    error
 	}{
 		"empty":                {nil, errMalformed},
-		"unknown type":         {[]byte{200, 1}, errMalformed},
+		"unknown type":         {[]byte{200, 1}, errUnknownKind},
 		"cut off":              {(*sent)[len(*sent)-1][:40], errMalformed},
 		"signed by another":    {sealed(rogue, later), ErrForged},
 		"head changed":         {encode(msgDelta, &later), ErrForged},

@@ -19,6 +19,8 @@ type Record struct {
 	Time  Timestamp
 	Node  string // who wrote it
 	Value []byte // nil: deleted
+
+	rank uint64 // what [StateConfig.Check] gave
 }
 
 // ID is what a record is about.
@@ -30,11 +32,12 @@ type ID struct {
 
 func (r *Record) ID() ID { return ID{Class: r.Class, Key: r.Key} }
 
-// beats decides between two writes to the same key, on every node alike: the later one, and of two
-// that did not know of each other at the same moment the node with the greater name. The value ends a
-// tie that only a liar can make.
+// beats decides between two writes to the same key, on every node alike: the one of the higher rank, so
+// that no clock helps an old signature against a new one; then the later one, and of two that did not
+// know of each other at the same moment the node with the greater name. The value ends a tie that only a
+// liar can make.
 func (r *Record) beats(other *Record) bool {
-	return cmp.Or(cmp.Compare(r.Time, other.Time), cmp.Compare(r.Node, other.Node),
+	return cmp.Or(cmp.Compare(r.rank, other.rank), cmp.Compare(r.Time, other.Time), cmp.Compare(r.Node, other.Node),
 		cmp.Compare(len(r.Value), len(other.Value)), slices.Compare(r.Value, other.Value)) > 0
 }
 
@@ -75,7 +78,7 @@ type Registers struct {
 // Limits of the cluster's state.
 const (
 	maxRecords     = 200_000
-	maxRecordBytes = 256 << 20
+	maxRecordBytes = 64 << 20
 	// tombstoneLife is how long a deletion is remembered. A node that was away for longer must not
 	// bring its own registers back, see [State.Expire].
 	tombstoneLife = 30 * 24 * time.Hour

@@ -56,8 +56,26 @@ func (s *State) Restore(data []byte) error {
 	for i := range in.Books {
 		errs = append(errs, s.restoreBook(&in.Books[i]))
 	}
-	_, err := s.take(&records{List: in.Records})
-	return errors.Join(append(errs, err)...)
+	for i := range in.Records {
+		errs = append(errs, s.restoreRecord(&in.Records[i]))
+	}
+	return errors.Join(errs...)
+}
+
+// restoreRecord takes a record whatever its time: it was believed when it was written down, and this
+// node's clock may be far behind after a restart.
+func (s *State) restoreRecord(r *Record) error {
+	if err := (&records{List: []Record{*r}}).check(); err != nil {
+		return fmt.Errorf("gossip: stored state: %w", err)
+	}
+	news, err := s.merge(r)
+	if err != nil {
+		return fmt.Errorf("gossip: stored state: %w", err)
+	}
+	if news {
+		s.changes.add(Change{Class: r.Class, Key: r.Key})
+	}
+	return nil
 }
 
 func (s *State) restoreBook(c *Contents) error {

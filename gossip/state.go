@@ -24,7 +24,8 @@ type State struct {
 	registers *Registers
 	pins      map[string]ed25519.PublicKey // by node: whose signature its books carry
 	changes   changes
-	fetching  map[any]struct{}                  // bookID or ID: what news told of, to be passed on when it is here
+	fetching  map[any]struct{} // bookID or ID: what news told of, to be passed on when it is here
+	check     func(Record) (uint64, error)
 	outbox    func(name string, message []byte) // queues a broadcast; a later one of the same name takes its place
 }
 
@@ -41,6 +42,10 @@ type StateConfig struct {
 	// Broadcast queues a message for all nodes; one of the same name that waits still is replaced.
 	// It must not block nor call the State.
 	Broadcast func(name string, message []byte)
+	// Check says whether a write to a register may be taken, and its rank among the writes to the same
+	// key: the higher one wins, whatever their times. It must say the same on all nodes, must not block
+	// nor call the State. nil: all may, with rank 0.
+	Check func(Record) (rank uint64, err error)
 }
 
 // NewState makes the state of a node that knows nothing yet but itself.
@@ -49,7 +54,7 @@ func NewState(c StateConfig) *State {
 		self: c.Node, key: c.Key, clock: clock{now: c.Now},
 		books: map[bookID]*Book{}, registers: newRegisters(), pins: map[string]ed25519.PublicKey{},
 		fetching: map[any]struct{}{},
-		changes:  newChanges(), outbox: c.Broadcast,
+		changes:  newChanges(), outbox: c.Broadcast, check: c.Check,
 	}
 	s.pins[c.Node] = c.Key.Public().(ed25519.PublicKey)
 	for _, k := range []Kind{Endpoints, Edges} {
@@ -77,7 +82,7 @@ func (s *State) Write(kind Kind, entries ...Entry) (bool, error) {
 			kind, b.Len(), b.bytes>>10, len(entries), more>>10, maxBook, maxBookBytes>>10)
 	}
 	s.toggleBook(b)
-	written := b.write(entries, s.key)
+	written := b.write(entries, s.key, s.clock.now())
 	s.toggleBook(b)
 	if written {
 		s.announceBook(b)
@@ -100,8 +105,10 @@ func (s *State) Set(class, key string, value []byte) (Record, error) {
 	if err := (&records{List: []Record{rec}}).check(); err != nil {
 		return Record{}, fmt.Errorf("gossip: set: %w", err)
 	}
-	if _, err := s.registers.put(rec); err != nil {
+	if news, err := s.admit(&rec); err != nil {
 		return Record{}, fmt.Errorf("gossip: set: %w", err)
+	} else if !news {
+		return Record{}, fmt.Errorf("gossip: set: %s %q: %w", class, key, ErrOutranked)
 	}
 	s.announceRecord(&rec)
 	return rec, nil
@@ -117,7 +124,7 @@ func (s *State) clear(kind Kind) {
 		gone[i].Value = nil
 	}
 	s.toggleBook(b)
-	written := b.write(gone, s.key)
+	written := b.write(gone, s.key, s.clock.now())
 	s.toggleBook(b)
 	if written {
 		s.announceBook(b)
@@ -181,7 +188,7 @@ func (s *State) Pin(node string, key ed25519.PublicKey) error {
 	defer s.mu.Unlock()
 	if have, ok := s.pins[node]; ok {
 		if !have.Equal(key) {
-			return fmt.Errorf("gossip: node %q shows another key than the one it is known by: %w; if it was set up anew, forget the node first", node, ErrForged)
+			return fmt.Errorf("gossip: node %q shows another key: %w; if it was set up anew, forget the node first: bulkhead cluster forget %s", node, errImpostor, node)
 		}
 		return nil
 	}
@@ -242,7 +249,7 @@ func partOfOwner(owner string) int { return partOf(ID{Key: owner}) }
 // announceBook queues a book's last changes for all nodes, or, where they are too large for a packet,
 // that there are some.
 func (s *State) announceBook(b *Book) {
-	if d := b.delta(packet); d != nil {
+	if d := b.delta(packet, s.clock.now().Add(-repeated)); d != nil {
 		s.outbox(bookName(&b.head), encode(msgDelta, d))
 		return
 	}
@@ -261,5 +268,5 @@ func (s *State) announceRecord(r *Record) {
 		s.outbox(name, m)
 		return
 	}
-	s.outbox(name, encode(msgNews, &heads{Registers: []recordHead{{Class: r.Class, Key: r.Key, Time: r.Time, Node: r.Node}}}))
+	s.outbox(name, encode(msgNews, &heads{Registers: []recordHead{r.head()}}))
 }
