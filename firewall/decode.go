@@ -162,6 +162,7 @@ func decodeRecord(p *decodeParser, m *nflogMessage, r *flow.Record) decodeOutcom
 		etherType = uint16(layers.EthernetTypeIPv6)
 	}
 	d := p.packet(etherType, m.payload)
+	p.key = o.key(&d)
 	if o.event == flow.Birth && (!d.whole || !d.src.IsValid()) {
 		return decodeMalformed // nothing may be learned from it
 	}

@@ -19,6 +19,7 @@ type decodePacket struct {
 	dport    uint16 // the type for ICMP and ICMPv6
 	flags    byte   // of TCP, byte 13 of its header; the type of the first chunk for SCTP
 	length   uint64 // of the whole packet in bytes, however little of it was copied
+	part     uint16 // the third part of the key under which our rules remember the packet, see SeenSet
 	fragment bool   // a later fragment: it carries no transport header
 	whole    bool   // everything above is as the sender wrote it
 }
@@ -43,6 +44,8 @@ type decodeParser struct {
 
 	from4, from6, fromARP *gopacket.DecodingLayerParser
 	layers                []gopacket.LayerType
+
+	key logKey // of the message that decodeRecord read last
 }
 
 func newDecodeParser() *decodeParser {
@@ -95,24 +98,25 @@ func (p *decodeParser) internet(d *decodePacket, parser *gopacket.DecodingLayerP
 	p.ext.reset()
 	d.whole = parser.DecodeLayers(data, &p.layers) == nil
 	reached := false // the transport header
+	var rest []byte  // behind the last header that was read
 	for _, l := range p.layers {
 		switch l {
 		case layers.LayerTypeIPv4:
 			d.src, d.dst = netip.AddrFrom4([4]byte(p.ip4.SrcIP)), netip.AddrFrom4([4]byte(p.ip4.DstIP))
 			d.protocol, d.length = identity.Protocol(p.ip4.Protocol), uint64(p.ip4.Length)
-			d.fragment = p.ip4.FragOffset != 0
+			d.fragment, rest = p.ip4.FragOffset != 0, p.ip4.Payload
 		case layers.LayerTypeIPv6:
 			d.src, d.dst = p.ip6.src.Unmap(), p.ip6.dst.Unmap()
 			d.protocol, d.fragment, d.length = p.ext.next, p.ext.fragment, p.ip6.length
 			// An IPv4-mapped address is never right on the wire (RFC 4038, 4.2).
-			d.whole = d.whole && !p.ip6.src.Is4In6() && !p.ip6.dst.Is4In6()
+			d.whole, rest = d.whole && !p.ip6.src.Is4In6() && !p.ip6.dst.Is4In6(), p.ip6.Payload
 		case layers.LayerTypeICMPv4:
-			reached, d.dport = true, uint16(p.icmp4.TypeCode.Type())
+			reached, d.dport, d.part = true, uint16(p.icmp4.TypeCode.Type()), uint16(p.icmp4.TypeCode)
 			if t := p.icmp4.TypeCode.Type(); t == layers.ICMPv4TypeEchoRequest || t == layers.ICMPv4TypeEchoReply {
 				d.sport = p.icmp4.Id
 			}
 		case layers.LayerTypeICMPv6:
-			reached, d.dport = true, uint16(p.icmp6.TypeCode.Type())
+			reached, d.dport, d.part = true, uint16(p.icmp6.TypeCode.Type()), uint16(p.icmp6.TypeCode)
 			t, b := p.icmp6.TypeCode.Type(), p.icmp6.LayerPayload()
 			if (t == layers.ICMPv6TypeEchoRequest || t == layers.ICMPv6TypeEchoReply) && len(b) >= 2 {
 				d.sport = binary.BigEndian.Uint16(b)
@@ -123,7 +127,15 @@ func (p *decodeParser) internet(d *decodePacket, parser *gopacket.DecodingLayerP
 			reached = p.udp.into(d)
 		case layers.LayerTypeSCTP:
 			reached = p.sctp.into(d)
+		default: // an extension header
+			rest = p.ext.Payload
 		}
+	}
+	switch {
+	case d.protocol.HasPorts():
+		d.part = d.dport
+	case !d.protocol.IsICMP() && len(rest) >= 4:
+		d.part = binary.BigEndian.Uint16(rest[2:]) // `th dport` of whatever it is
 	}
 	if needs := d.protocol.HasPorts() || d.protocol.IsICMP(); needs && !reached && !d.fragment {
 		d.whole = false

@@ -48,6 +48,9 @@ type ReaderConfig struct {
 	Workload  string // goes into every record; empty for guards, whose ifindex tells the workload
 	Group     uint16 // NFLOG group; 0: LogGroup
 	Buffer    int    // receive buffer in bytes; 0: 1 MiB
+	// Confirm holds every record against the sets of the namespace's own table: what our rules did not
+	// remember they did not log. For a namespace with somebody else in it.
+	Confirm bool
 }
 
 // ReaderStats counts what came out of a flow log. All figures only grow.
@@ -57,20 +60,22 @@ type ReaderStats struct {
 	Overruns  uint64 // how often the kernel said that the receive buffer was full
 	Malformed uint64 // packets that could not be read, or only in part
 	Foreign   uint64 // messages to our group by a rule that is not ours
+	Forged    uint64 // messages that look like ours, of packets that our rules never saw; not handed on
+	Doubtful  uint64 // messages that could not be confirmed, since the kernel did not answer; not handed on
+	Held      uint64 // how often this log had used up its share of Readers and was left to wait
 }
 
 // Reader reads the flow log of one namespace. One socket may hold a group in a namespace: a second
 // Reader, or another program, gets EPERM.
 //
-// While it is open the namespace lives on, even when its last process and its path are gone.
+// While it is open the namespace lives on.
 type Reader struct {
-	sock     *kernelSocket
-	parser   *decodeParser
-	workload string
-	next     uint32 // sequence number of the message to come
-	record   flow.Record
+	cfg     ReaderConfig
+	sock    *kernelSocket
+	confirm *confirmer // nil: not needed
+	next    uint32     // sequence number of the message to come
 
-	records, lost, overruns, malformed, foreign atomic.Uint64
+	records, lost, overruns, malformed, foreign, forged, doubtful, held atomic.Uint64
 }
 
 // NewReader takes the log group of a namespace. From then on the kernel keeps records for Run.
@@ -100,7 +105,13 @@ func NewReader(cfg ReaderConfig) (*Reader, error) {
 		}
 		return nil, fmt.Errorf("flow log: take NFLOG group %d in %s: %w%s", cfg.Group, kernelPlace(cfg.Namespace), err, hint)
 	}
-	return &Reader{sock: sock, parser: newDecodeParser(), workload: cfg.Workload}, nil
+	r := &Reader{cfg: cfg, sock: sock}
+	if cfg.Confirm {
+		if r.confirm, err = openConfirmer(cfg.Namespace); err != nil {
+			return nil, errors.Join(fmt.Errorf("flow log: %w", err), r.Close())
+		}
+	}
+	return r, nil
 }
 
 // nflogBind is the body of the one message that takes a group and configures it.
@@ -134,11 +145,12 @@ func (r *Reader) Run(ctx context.Context, f func(flow.Record)) error {
 func (r *Reader) RunGuards(ctx context.Context, f func(rec flow.Record, ifindex int)) error {
 	r.sock.resume()
 	defer context.AfterFunc(ctx, r.sock.interrupt)()
+	desk := newReaderDesk()
 	for {
 		b, err := r.sock.receive()
 		switch {
 		case err == nil:
-			r.batch(b, time.Now(), f)
+			r.batch(desk, b, time.Now(), f)
 		case errors.Is(err, unix.ENOBUFS):
 			r.overruns.Add(1) // how many went is told by the next sequence number
 		case errors.Is(err, os.ErrClosed), ctx.Err() != nil:
@@ -151,44 +163,26 @@ func (r *Reader) RunGuards(ctx context.Context, f func(rec flow.Record, ifindex 
 	}
 }
 
-// batch reads the messages of one read.
-func (r *Reader) batch(b []byte, now time.Time, f func(flow.Record, int)) {
-	for msg := range kernelMessages(b) {
-		if msg.kind != nflogPacket {
-			continue // the end of a batch
-		}
-		m, ok := nflogParse(msg.body)
-		if m.sequenced {
-			r.lost.Add(uint64(m.sequence - r.next)) // in 32 bits, so that it may wrap
-			r.next = m.sequence + 1
-		}
-		if !ok {
-			r.malformed.Add(1)
-			continue
-		}
-		r.record.Time, r.record.Workload = now, r.workload
-		switch decodeRecord(r.parser, &m, &r.record) {
-		case decodeForeign:
-			r.foreign.Add(1)
-			continue
-		case decodeMalformed:
-			r.malformed.Add(1)
-			continue
-		case decodePartial:
-			r.malformed.Add(1)
-		}
-		r.records.Add(1)
-		f(r.record, m.indev)
-	}
+// unbind has the kernel hand over what it gathered and then log nothing more to us.
+func (r *Reader) unbind() {
+	const unbind = 2 // NFULNL_CFG_CMD_UNBIND
+	b := []byte{unix.AF_UNSPEC, 0, byte(r.cfg.Group >> 8), byte(r.cfg.Group)}
+	b = binary.NativeEndian.AppendUint16(b, unix.SizeofNlAttr+1)
+	b = binary.NativeEndian.AppendUint16(b, nflogConfigCommand)
+	_, _ = r.sock.conn.Send(netlink.Message{ // where it fails the rest is gone, as by closing
+		Header: netlink.Header{Type: nflogConfig, Flags: netlink.Request},
+		Data:   append(b, unbind, 0, 0, 0),
+	})
 }
 
 // Stats may be called from any goroutine, also after Close.
 func (r *Reader) Stats() ReaderStats {
 	return ReaderStats{
 		Records: r.records.Load(), Lost: r.lost.Load(), Overruns: r.overruns.Load(),
-		Malformed: r.malformed.Load(), Foreign: r.foreign.Load(),
+		Malformed: r.malformed.Load(), Foreign: r.foreign.Load(), Forged: r.forged.Load(),
+		Doubtful: r.doubtful.Load(), Held: r.held.Load(),
 	}
 }
 
 // Close gives the group back and ends Run. Records that wait in the kernel are gone.
-func (r *Reader) Close() error { return r.sock.Close() }
+func (r *Reader) Close() error { return errors.Join(r.sock.Close(), r.confirm.close()) }

@@ -30,7 +30,7 @@ type kernelSocket struct {
 	raw    syscall.RawConn
 	closed atomic.Bool
 
-	buf  []byte
+	buf  []byte // nil: made by the first receive
 	from unix.RawSockaddrNetlink
 	n    int
 	err  error
@@ -44,7 +44,7 @@ func openKernelSocket(path string, protocol, buffer int) (*kernelSocket, error) 
 	if err != nil {
 		return nil, err
 	}
-	s := &kernelSocket{conn: conn, buf: make([]byte, kernelBuffer)}
+	s := &kernelSocket{conn: conn}
 	s.once = s.receiveOnce
 	if s.raw, err = conn.SyscallConn(); err == nil {
 		err = s.connect()
@@ -122,24 +122,58 @@ func (s *kernelSocket) ignore(ports []uint32) error {
 // receive waits for what the kernel sends next: one or more netlink messages, valid until the next
 // call. ENOBUFS says that messages were lost; the socket goes on working.
 func (s *kernelSocket) receive() ([]byte, error) {
+	if s.buf == nil {
+		s.buf = make([]byte, kernelBuffer)
+	}
 	for {
 		if err := s.raw.Read(s.once); err != nil {
-			if s.closed.Load() {
-				return nil, os.ErrClosed
-			}
-			return nil, err
+			return nil, s.end(err)
 		}
-		switch {
-		case errors.Is(s.err, unix.EINTR):
-		case s.err != nil:
-			return nil, s.err
-		case s.from.Pid != 0: // multicast by a process: connect does not keep it out
-		case s.n > len(s.buf):
-			return nil, fmt.Errorf("netlink message of %d bytes: larger than the buffer of %d", s.n, len(s.buf))
-		default:
-			return s.buf[:s.n], nil
+		if b, err, more := s.received(); !more {
+			return b, err
 		}
 	}
+}
+
+// poll is receive that reads into a buffer which others use, too, and does not wait: EAGAIN says
+// that there is nothing to read. It is for one goroutine, as receive is.
+func (s *kernelSocket) poll(buf []byte) ([]byte, error) {
+	s.buf = buf
+	defer func() { s.buf = nil }()
+	for {
+		empty := false
+		if err := s.raw.Read(func(fd uintptr) bool { empty = !s.receiveOnce(fd); return true }); err != nil {
+			return nil, s.end(err)
+		}
+		if empty {
+			return nil, unix.EAGAIN
+		}
+		if b, err, more := s.received(); !more {
+			return b, err
+		}
+	}
+}
+
+func (s *kernelSocket) end(err error) error {
+	if s.closed.Load() {
+		return os.ErrClosed
+	}
+	return err
+}
+
+// received judges what receiveOnce read; more says that it was nothing for us.
+func (s *kernelSocket) received() (b []byte, err error, more bool) {
+	switch {
+	case errors.Is(s.err, unix.EINTR):
+		return nil, nil, true
+	case s.err != nil:
+		return nil, s.err, false
+	case s.from.Pid != 0: // multicast by a process: connect does not keep it out
+		return nil, nil, true
+	case s.n > len(s.buf):
+		return nil, fmt.Errorf("netlink message of %d bytes: larger than the buffer of %d", s.n, len(s.buf)), false
+	}
+	return s.buf[:s.n], nil, false
 }
 
 // receiveOnce reads if there is something to read. It calls recvfrom itself, since unix.Recvfrom

@@ -401,14 +401,14 @@ func TestReaderDoesNotAllocate(t *testing.T) {
 	to := &unix.SockaddrInet4{Port: 53, Addr: [4]byte{127, 0, 0, 1}}
 	_ = r.sock.conn.SetReadDeadline(now.Add(30 * time.Second))
 	n := 0
-	f := func(flow.Record, int) { n++ }
+	f, desk := func(flow.Record, int) { n++ }, newReaderDesk()
 	allocs := testing.AllocsPerRun(20, func() {
 		_ = unix.Sendto(fd, packet, 0, to)
 		b, err := r.sock.receive()
 		if err != nil {
 			t.Error(err)
 		}
-		r.batch(b, now, f)
+		r.batch(desk, b, now, f)
 	})
 	if allocs >= 1 || n < 20 { // below one: the runtime's own, now and then
 		t.Errorf("%v allocations for each of %d records", allocs, n)
