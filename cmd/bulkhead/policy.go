@@ -15,6 +15,7 @@ func (a *app) policy() *cobra.Command {
 	cmd.AddCommand(a.policyVerdicts(), a.policyTest(), a.policySimulate(), a.policyExplain())
 	cmd.AddCommand(a.policyConvert(), a.policyEngines(), a.policySchema())
 	cmd.AddCommand(a.policyShadow(), a.policyPromote(), a.policyConfirm(), a.policyHistory(), a.policyRollback())
+	cmd.AddCommand(a.policyKeygen(), a.policySign(), a.policyVerify())
 	return cmd
 }
 

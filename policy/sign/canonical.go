@@ -47,11 +47,11 @@ type document struct {
 	notes   map[string]any // annotations, all of them
 }
 
-var errEmpty = errors.New("the document is empty")
+// ErrEmpty says that there is nothing in a document.
+var ErrEmpty = errors.New("the document is empty")
 
 // read takes in one document. Errors: it is not one YAML mapping, or says things in a way that two
-// readers might read differently: aliases, merge keys, keys given twice, numbers with a point. [errEmpty]:
-// there is nothing in it.
+// readers might read differently: aliases, merge keys, keys given twice, numbers with a point. [ErrEmpty].
 func read(text []byte) (*document, error) {
 	if len(text) > maxDocument {
 		return nil, fmt.Errorf("document of %d bytes, bound %d", len(text), maxDocument)
@@ -59,7 +59,7 @@ func read(text []byte) (*document, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var root, more yaml.Node
 	if err := dec.Decode(&root); errors.Is(err, io.EOF) {
-		return nil, errEmpty
+		return nil, ErrEmpty
 	} else if err != nil {
 		return nil, fmt.Errorf("not YAML: %w", err)
 	}
@@ -67,7 +67,7 @@ func read(text []byte) (*document, error) {
 		return nil, errors.New("two documents without --- between them")
 	}
 	if len(root.Content) == 0 || root.Content[0].ShortTag() == "!!null" {
-		return nil, errEmpty
+		return nil, ErrEmpty
 	}
 	value, err := plain(root.Content[0], 0)
 	if err != nil {

@@ -23,7 +23,7 @@ func File(text []byte, key ed25519.PrivateKey, now time.Time, renew bool) ([]byt
 	for i, part := range policy.Split(text) {
 		signed, changed, err := Document(part, key, now, renew)
 		switch {
-		case errors.Is(err, errEmpty):
+		case errors.Is(err, ErrEmpty):
 			signed = part
 		case err != nil:
 			return nil, 0, fmt.Errorf("document %d: %w", i+1, err)
