@@ -45,6 +45,7 @@ type Config struct {
 	LogLevel           string                    // logLevel: debug, info, warn, error
 	Holder             string                    // holder: unix socket of bulkheadd holder, which keeps containers from changing their rules while the daemon is away; "" does without
 	Group              string                    // group: numeric id or name of the group that may use the socket; "" root only
+	Cluster            *ClusterConfig            // cluster: whom it is of one mind with; absent: the node is alone
 }
 
 // DefaultConfig is what holds without a file.
@@ -85,6 +86,7 @@ func (c *Config) fields() map[string]any {
 		"resolvers": &c.Resolvers, "networks": &c.Networks, "podBlocks": &c.PodBlocks,
 		"alertLog": &c.AlertLog, "alertLogSize": &c.AlertLogSize, "labelOrder": &c.LabelOrder,
 		"logLevel": &c.LogLevel, "holder": &c.Holder, "group": &c.Group,
+		"cluster": &c.Cluster,
 	}
 }
 
@@ -124,26 +126,30 @@ func ParseConfig(name string, data []byte) (Config, error) {
 	if root.Kind != yaml.MappingNode {
 		return Config{}, at(name, root, "want a mapping of keys to values")
 	}
-	var errs []error
-	seen := map[string]bool{}
-	fields := c.fields()
-	for i := 0; i+1 < len(root.Content); i += 2 {
-		key, value := root.Content[i], root.Content[i+1]
-		target, known := fields[key.Value]
-		switch {
-		case !known:
-			errs = append(errs, at(name, key, "%s: unknown key; known are %s", key.Value, strings.Join(keys(fields), ", ")))
-		case seen[key.Value]:
-			errs = append(errs, at(name, key, "%s: given twice", key.Value))
-		default:
-			errs = append(errs, decode(name, key.Value, value, target)...)
-		}
-		seen[key.Value] = true
-	}
-	if len(errs) > 0 {
+	if errs := decodeFields(name, "", root, c.fields()); len(errs) > 0 {
 		return Config{}, errors.Join(errs...)
 	}
 	return c, c.check(name)
+}
+
+// decodeFields reads a mapping of the keys in fields; prefix is put before a key in messages.
+func decodeFields(name, prefix string, mapping *yaml.Node, fields map[string]any) []error {
+	var errs []error
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(mapping.Content); i += 2 {
+		key, value := mapping.Content[i], mapping.Content[i+1]
+		target, known := fields[key.Value]
+		switch {
+		case !known:
+			errs = append(errs, at(name, key, "%s: unknown key; known are %s", prefix+key.Value, strings.Join(keys(fields), ", ")))
+		case seen[key.Value]:
+			errs = append(errs, at(name, key, "%s: given twice", prefix+key.Value))
+		default:
+			errs = append(errs, decode(name, prefix+key.Value, value, target)...)
+		}
+		seen[key.Value] = true
+	}
+	return errs
 }
 
 // decode fills target from value, element by element where it is a list, so that a message points
@@ -160,6 +166,12 @@ func decode(name, key string, value *yaml.Node, target any) []error {
 		*t = decodeList(value, element, func(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") })
 	case *[]netip.Prefix:
 		*t = decodeList(value, element, netip.Prefix.Masked)
+	case *[]string:
+		*t = decodeList(value, element, func(s string) string { return s })
+	case *[]PublicKey:
+		*t = decodeList(value, element, func(k PublicKey) PublicKey { return k })
+	case **ClusterConfig:
+		return decodeCluster(name, key, value, t)
 	case *map[string][]netip.Prefix:
 		if value.Kind != yaml.MappingNode {
 			return []error{at(name, value, "%s: want a mapping of names to lists of CIDRs", key)}
@@ -229,6 +241,7 @@ func (c Config) check(name string) error {
 	if _, err := ParseLevel(c.LogLevel); err != nil {
 		bad("logLevel", "%s", err)
 	}
+	c.Cluster.check(c.Node, bad)
 	return errors.Join(errs...)
 }
 

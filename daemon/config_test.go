@@ -69,7 +69,7 @@ holder: ""
 // TestParseConfigErrors compares whole sentences: they are what an operator has to act on.
 func TestParseConfigErrors(t *testing.T) {
 	for _, c := range []struct{ name, yaml, want string }{
-		{"unknown key", "node: a\nsokcet: /x\n", "f.yaml:2:1: sokcet: unknown key; known are alertLog, alertLogSize, allowDNS, allowNode, containerd, defaultMode, dropUnreadAnswers, group, holder, inventoryDir, labelOrder, logLevel, namespace, networks, node, podBlocks, podman, policyDir, promoteAge, promoteConnections, resolvers, socket, stateDir"},
+		{"unknown key", "node: a\nsokcet: /x\n", "f.yaml:2:1: sokcet: unknown key; known are alertLog, alertLogSize, allowDNS, allowNode, cluster, containerd, defaultMode, dropUnreadAnswers, group, holder, inventoryDir, labelOrder, logLevel, namespace, networks, node, podBlocks, podman, policyDir, promoteAge, promoteConnections, resolvers, socket, stateDir"},
 		{"twice", "node: a\nnode: b\n", `f.yaml:2:1: node: given twice`},
 		{"mode", "defaultMode: block\n", `f.yaml:1:14: defaultMode: mode "block": want learn, alert or enforce`},
 		{"list element", "podBlocks:\n- 10.0.0.0/8\n- 10.0.0.0/99\n", `f.yaml:3:3: podBlocks: netip.ParsePrefix("10.0.0.0/99"): prefix length out of range`},

@@ -60,6 +60,7 @@ type Daemon struct {
 	counters counters
 	traces   traces
 	holding  holding
+	cluster  *cluster // nil: this node is alone; set before anything runs
 
 	// change is held through a change of policies, modes or inventory, from looking at what is there
 	// to the new state being in force; rules and modes are read without it.
@@ -174,8 +175,14 @@ func (d *Daemon) work(ctx context.Context) error {
 
 	group, gctx := errgroup.WithContext(ctx)
 	d.openHolder()
-	err := d.adopt(gctx)
+	err := d.joinCluster(life)
 	if err == nil {
+		err = d.adopt(gctx)
+	}
+	if err == nil {
+		d.cluster.openBook()
+		group.Go(func() error { return d.routineCluster(gctx) })
+		group.Go(func() error { return d.routineSnapshot(gctx) })
 		group.Go(func() error { return d.routineNode(gctx) })
 		group.Go(func() error { return d.routineGuards(gctx) })
 		group.Go(func() error { return d.routineSweep(gctx) })
@@ -191,6 +198,7 @@ func (d *Daemon) work(ctx context.Context) error {
 	}
 	d.notify(systemd.SdNotifyStopping)
 	d.leaveAll()
+	d.leaveCluster()
 	d.storeEvidence()
 	end()
 	late.Wait()

@@ -91,6 +91,7 @@ type node struct {
 	nl    *netlink.Handle
 	mu    sync.Mutex
 	count int
+	block byte // its pods are 10.88.BLOCK.N and fd00:88:0:BLOCK::N
 }
 
 var nodes struct {
@@ -98,14 +99,17 @@ var nodes struct {
 	n int
 }
 
-func newNode(t *testing.T) *node {
+func newNode(t *testing.T) *node { return newNodeAt(t, 0) }
+
+// newNodeAt makes one of several nodes, with pods of its own block.
+func newNodeAt(t *testing.T, block byte) *node {
 	t.Helper()
 	needRoot(t)
 	nodes.Lock()
 	nodes.n++
 	name := fmt.Sprintf("bhd%d-%d", os.Getpid(), nodes.n)
 	nodes.Unlock()
-	n := &node{t: t, name: name, dir: t.TempDir()}
+	n := &node{t: t, name: name, dir: t.TempDir(), block: block}
 	n.ns = n.namespace(name)
 	var err error
 	if n.nl, err = netlink.NewHandleAt(n.ns, unix.NETLINK_ROUTE); err != nil {
@@ -116,8 +120,8 @@ func newNode(t *testing.T) *node {
 	bridge := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
 	bridge.Name = "br0"
 	n.must(n.nl.LinkAdd(bridge))
-	n.addr("br0", "10.88.0.1/24")
-	n.addr("br0", "fd00:88::1/64")
+	n.addr("br0", n.v4(1).String()+"/24")
+	n.addr("br0", n.v6(1).String()+"/64")
 	n.up("br0")
 	for _, d := range []string{"policies", "inventory"} {
 		n.must(os.Mkdir(filepath.Join(n.dir, d), 0o755))
@@ -139,6 +143,12 @@ func (n *node) namespace(name string) netns.NsHandle {
 		_ = exec.Command("ip", "netns", "del", name).Run()
 	})
 	return h
+}
+
+func (n *node) v4(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 88, n.block, byte(i)}) }
+
+func (n *node) v6(i int) netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0xfd, 3: 0x88, 7: n.block, 15: byte(i)})
 }
 
 func (n *node) must(err error) {
@@ -197,8 +207,7 @@ func (n *node) pod(name string) *pod {
 	n.mu.Unlock()
 	p := &pod{n: n, name: name, id: fmt.Sprintf("%s-%d", name, i), nsName: fmt.Sprintf("%s-%d", n.name, i), host: fmt.Sprintf("veth%d", i)}
 	p.ns = n.namespace(p.nsName)
-	p.v4 = netip.AddrFrom4([4]byte{10, 88, byte(1 >> 8), byte(1 + i)})
-	p.v6 = netip.MustParseAddr(fmt.Sprintf("fd00:88::%x", 1+i))
+	p.v4, p.v6 = n.v4(1+i), n.v6(1+i)
 	p.wire("eth0", p.host, p.v4, p.v6)
 	h := p.handle()
 	defer h.Close()
@@ -240,7 +249,7 @@ func (p *pod) request(command string) api.CNIRequest {
 		Command: command, ContainerID: p.id, NetNS: p.path(), IfName: "eth0", Network: "pods",
 		Args: map[string]string{"K8S_POD_NAMESPACE": "shop", "K8S_POD_NAME": p.name},
 		Interfaces: []api.CNIInterface{{Name: "eth0", Host: p.host, Addrs: []string{p.v4.String() + "/24", p.v6.String() + "/64"},
-			Gateways: []string{"10.88.0.1", "fd00:88::1"}}},
+			Gateways: []string{p.n.v4(1).String(), p.n.v6(1).String()}}},
 		Labels: map[string]string{"app": strings.TrimRight(p.name, "-0123456789")},
 	}
 }

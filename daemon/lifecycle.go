@@ -56,6 +56,7 @@ func (d *Daemon) announce(w *workload) {
 	}
 	d.mu.Unlock()
 	d.index.Upsert(w.identity(listed))
+	d.cluster.publish(w.id)
 	d.refreshResolvers()
 	if me := d.index.View().Workload(w.id); me != nil {
 		d.lockBaseline(d.modes.Load(), me.Service)
@@ -106,6 +107,7 @@ func (d *Daemon) forget(w *workload, cause string) {
 	}
 	d.mu.Unlock()
 	d.index.Withdraw(w.id, identity.SourceCNI)
+	d.cluster.publish(w.id)
 	d.refreshResolvers()
 	if err := d.store.DeleteWorkloads(w.id); err != nil {
 		// It stays in the store, and the next daemon finds its namespace gone.

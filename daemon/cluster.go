@@ -1,0 +1,133 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/bulkhead-firewall/bulkhead/gossip"
+)
+
+// cluster is this node's part in a cluster.
+//
+//	workloads of this node  → its book of endpoints → identities on the others   cluster_endpoints.go
+//	the state               → the store, for the next start                      cluster_snapshot.go
+type cluster struct {
+	*gossip.Cluster
+	d   *Daemon
+	cfg ClusterConfig
+
+	changed chan struct{} // size 1: the state is not as it is stored
+
+	mu     sync.Mutex
+	open   bool                 // this node's own endpoints are told
+	shut   map[string]bool      // nodes whose endpoints are not believed any more: dead for longer than grace
+	absent map[string]time.Time // since when nodes with endpoints are no living members
+}
+
+// followEvery is how often members are looked at: a node that died says nothing.
+const followEvery = time.Second
+
+// joinCluster brings the cluster's state back as it was, and starts to look for the others. What was
+// known is in the index when it returns, so that the rules that are worked out next know everybody.
+func (d *Daemon) joinCluster(ctx context.Context) error {
+	if d.cfg.Cluster == nil {
+		return nil
+	}
+	c := &cluster{d: d, cfg: *d.cfg.Cluster, changed: make(chan struct{}, 1), shut: map[string]bool{}, absent: map[string]time.Time{}}
+	conf, err := c.gossipConfig()
+	if err != nil {
+		return fmt.Errorf("cluster %s: %w", c.cfg.Name, err)
+	}
+	if conf.Stored, err = d.store.Snapshot(); err != nil {
+		d.log.Error("the stored cluster state is not usable; it is fetched from other nodes", "err", err)
+	}
+	if c.Cluster, err = gossip.Join(ctx, conf); err != nil && conf.Stored != nil {
+		// Either what is stored is no state, or the same error comes again.
+		stored := err
+		conf.Stored = nil
+		if c.Cluster, err = gossip.Join(ctx, conf); err == nil {
+			d.log.Error("the stored cluster state is not usable; it is fetched from other nodes", "err", stored)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("cluster %s: %w", c.cfg.Name, err)
+	}
+	if len(conf.Keyring) == 0 {
+		d.warn("cluster keys", "the cluster's messages are not encrypted: whoever reaches the port can read them and write policies; set cluster.keyFile")
+	}
+	d.cluster = c
+	c.take()
+	return nil
+}
+
+func (c *cluster) gossipConfig() (gossip.Config, error) {
+	conf := gossip.Config{
+		Node: c.d.cfg.Node, Label: c.cfg.Name, Bind: c.cfg.Bind, Advertise: c.cfg.Advertise, Seeds: c.cfg.Seeds,
+		Version: Version(), Log: c.d.log, Now: c.d.now,
+	}
+	var err error
+	if conf.Key, err = nodeKey(c.d.cfg.StateDir); err != nil {
+		return conf, err
+	}
+	if file := c.cfg.KeyFile; file != "" {
+		if conf.Keyring, err = readKeyring(file); err != nil {
+			return conf, err
+		}
+		conf.KeysChanged = func(keys [][]byte) error { return writeKeyring(file, keys) }
+	}
+	return conf, nil
+}
+
+// leaveCluster ends the membership without a word: this node's workloads run on, and the others are to
+// know them until it is back.
+func (d *Daemon) leaveCluster() {
+	c := d.cluster
+	if c == nil {
+		return
+	}
+	c.storeSnapshot()
+	if err := c.Close(); err != nil {
+		d.log.Warn("cluster not left", "err", err)
+	}
+}
+
+// routineCluster follows what other nodes change, until ctx ends.
+func (d *Daemon) routineCluster(ctx context.Context) error {
+	c := d.cluster
+	if c == nil {
+		return nil
+	}
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.State.Changed():
+			c.take()
+		case <-tick.C:
+			c.lookAtMembers()
+		}
+	}
+}
+
+// take puts in force what changed.
+func (c *cluster) take() {
+	changes := c.State.TakeChanges()
+	if len(changes) == 0 {
+		return
+	}
+	c.touch()
+	var endpoints []gossip.Change
+	for _, x := range changes {
+		if x.Owner != "" && x.Kind == gossip.Endpoints {
+			endpoints = append(endpoints, x)
+		}
+	}
+	c.takeEndpoints(endpoints)
+}
+
+var errAlone = errors.New("this node is in no cluster; set cluster in its configuration")
