@@ -72,7 +72,7 @@ func (spec Spec) judgedSides() policy.Sides {
 		case spec.lists(d):
 			return withoutDenied(side)
 		case spec.judges(d):
-			return policy.Side{Denied: side.Denied}
+			return policy.Side{Denied: side.Denied, OnDeny: side.OnDeny}
 		}
 		return policy.Side{}
 	}
@@ -108,11 +108,12 @@ type shape struct {
 type sideShape struct {
 	lists           bool
 	denies, denies6 denies
+	rejects         bool
 }
 
 func (spec Spec) shape() shape {
 	side := func(d policy.Direction) sideShape {
-		return sideShape{spec.lists(d), spec.denies(d, false), spec.denies(d, true)}
+		return sideShape{spec.lists(d), spec.denies(d, false), spec.denies(d, true), spec.rejects(d)}
 	}
 	return shape{mode: spec.Mode, egress: side(policy.Egress), ingress: side(policy.Ingress), guarded: spec.guarded(),
 		names: spec.names(), reads: spec.reads(), closed: spec.AnswersClosed}
@@ -154,6 +155,9 @@ func buildNamespaceChains(spec Spec) []*Chain {
 		for _, s := range families {
 			w := ways{site: s, spec: spec, dir: d}
 			out = append(out, w.chains()...)
+		}
+		if spec.rejects(d) {
+			out = append(out, rejectChain(spec, d))
 		}
 	}
 	if spec.reads() {

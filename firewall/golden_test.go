@@ -79,6 +79,11 @@ func shopDenied(s policy.Sides) policy.Sides {
 	return s
 }
 
+func rejecting(s policy.Sides) policy.Sides {
+	s.Egress.OnDeny, s.Ingress.OnDeny = policy.Reject, policy.Reject
+	return s
+}
+
 // shopNamed allows a name too.
 func shopNamed(spec Spec) Spec {
 	spec.Sides.Egress.Names = []policy.NameEntry{{Name: "api.example.com", Protocol: identity.TCP, Port: 443, EndPort: 443}}
@@ -105,6 +110,8 @@ var goldens = []struct {
 	{"names", shopNamed(Spec{Mode: policy.Enforce, Sides: shopSides(), Interfaces: []Interface{shopInterface("host0")}})},
 	{"names-deny-unguarded", shopNamed(Spec{Mode: policy.Enforce, Sides: shopDenied(shopSides()), Interfaces: []Interface{shopInterface("")}})},
 	{"names-learn", shopNamed(Spec{Mode: policy.Learn, Sides: shopSides(), Interfaces: []Interface{shopInterface("host0")}})},
+	{"reject", Spec{Mode: policy.Enforce, Sides: rejecting(shopSides()), Interfaces: []Interface{shopInterface("host0")}}},
+	{"reject-unguarded", Spec{Mode: policy.Enforce, Sides: rejecting(shopDenied(policy.Sides{})), Interfaces: []Interface{shopInterface("")}}},
 	{"deny-open-alert", Spec{Mode: policy.AlertMode, Sides: shopDenied(policy.Sides{}), Interfaces: []Interface{shopInterface("host0")}}},
 }
 

@@ -42,6 +42,9 @@ func guardTable(spec Spec, ifc Interface, sets []*Set) *Table {
 		t.Sets = slices.Clone(sets)
 		for _, s := range families {
 			t.Sets = append(t.Sets, s.served())
+			if g.expectsResets() {
+				t.Sets = append(t.Sets, s.refused())
+			}
 		}
 	}
 	if g.spec.Hears() && !g.inside {

@@ -167,9 +167,9 @@ func (w ways) denyBy(add func(string, ...clause), k key) {
 	if !w.out() {
 		prefix = PrefixInDeny
 	}
-	add("", k.in(w.denied()), drop())
-	add("", k.addTo(w.denied(), 0), logTo(prefix), drop())
-	add("", count(CounterOverflow), drop())
+	add("", k.in(w.denied()), w.refuse())
+	add("", k.addTo(w.denied(), 0), logTo(prefix), w.refuse())
+	add("", count(CounterOverflow), w.refuse())
 }
 
 func (w ways) alertPrefix() string {

@@ -166,34 +166,6 @@ func TestAlertsOnce(t *testing.T) {
 	}
 }
 
-// TestNoConnectionTracking: a namespace that had none gets none.
-func TestNoConnectionTracking(t *testing.T) {
-	node := newTestNode(t)
-	client, server := node.workload(t), node.workload(t)
-	server.serve(t, 80, 53)
-	for _, mode := range []policy.Mode{policy.Learn, policy.Enforce} {
-		client.apply(t, mode, both(egress(allows(server)...), ingress()))
-		server.apply(t, mode, both(egress(), ingress(allows(client)...)))
-		for _, v6 := range []bool{false, true} {
-			for _, p := range probes {
-				if !p.try(client, server, v6, patience(true)) {
-					t.Errorf("%s %s: no answer", familyName(v6), p.name)
-				}
-			}
-		}
-		for _, w := range []*testWorkload{client, server} {
-			// The file is there where the kernel has connection tracking at all. Connections that had
-			// just been tracked would still be in it.
-			if out, err := commandIn(w.path, "cat", "/proc/sys/net/netfilter/nf_conntrack_count"); err == nil && strings.TrimSpace(out) != "0" {
-				t.Errorf("%s: %s connections tracked", mode, strings.TrimSpace(out))
-			}
-			if rules := testIn(t, w.path, "nft", "list", "ruleset"); strings.Contains(rules, " ct ") || strings.Contains(rules, "mark set") {
-				t.Errorf("%s: rules use connection tracking or marks:\n%s", mode, rules)
-			}
-		}
-	}
-}
-
 // mesh is what a service mesh puts in a workload's namespace: what the application sends is redirected
 // to a proxy, whose own packets carry a mark; a chain behind ours counts that mark.
 const mesh = `table ip mesh {

@@ -28,6 +28,7 @@ func (g guard) pairChain(s site) *Chain {
 	add("", isL4(s.icmp()), goTo("pair"+s.digit()+"_icmp"))
 	s.laterFragments(g.spec, false, add)
 	then(s.wide(g.spec, policy.Egress, false, false), accept(), add)
+	g.resetRule(s, add)
 	add("", goTo("raw"))
 	return c
 }
@@ -91,6 +92,7 @@ func (g guard) askedRules(s site, exact clause) *Chain {
 		add("answers of servers", append(r, accept())...)
 	}
 	then(s.wide(g.spec, policy.Ingress, true, false), goTo("remember"+s.digit()), add)
+	g.refusedRule(s, add)
 	return c
 }
 
