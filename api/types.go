@@ -99,6 +99,7 @@ type Counters struct {
 	Records      uint64 `json:"records"`      // flow log messages decoded
 	Lost         uint64 `json:"lost"`         // flow log messages that the kernel could not deliver
 	Malformed    uint64 `json:"malformed"`    // messages that did not decode
+	Forged       uint64 `json:"forged"`       // messages by a rule of the container's own that looked like ours
 	Overflow     uint64 `json:"overflow"`     // births not put in a full seen set
 	Denied       uint64 `json:"denied"`       // connections denied
 	WouldDeny    uint64 `json:"wouldDeny"`    // connections that mode alert let through

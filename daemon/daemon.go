@@ -60,6 +60,7 @@ type Daemon struct {
 	counters counters
 	traces   traces
 	holding  holding
+	logs     *firewall.Readers // the workloads' flow logs
 	cluster  *cluster // nil: this node is alone; set before anything runs
 
 	// change is held through a change of policies, modes or inventory, from looking at what is there
@@ -148,6 +149,10 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.store.Close()) }()
+	if d.logs, err = firewall.NewReaders(); err != nil {
+		return err
+	}
+	defer d.logs.Close()
 	sinks, closeSinks, err := d.openSinks()
 	if err != nil {
 		return err
@@ -169,7 +174,8 @@ func (d *Daemon) work(ctx context.Context) error {
 	defer end()
 	d.life = life
 	var late sync.WaitGroup
-	late.Add(2)
+	late.Add(3)
+	go func() { defer late.Done(); d.routineLogs(life) }()
 	go func() { defer late.Done(); d.alerts.Run(life) }()
 	go func() { defer late.Done(); d.routineLearned(life) }()
 

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bulkhead-firewall/bulkhead/firewall"
-	"github.com/bulkhead-firewall/bulkhead/flow"
 	"github.com/bulkhead-firewall/bulkhead/policy"
 )
 
@@ -35,12 +34,13 @@ type grip struct {
 	ns      *firewall.Namespace
 	inode   uint64 // of the namespace
 	reader  *firewall.Reader
+	logTold firewall.ReaderStats // what was told of reader
 	meter   *meter
 	watch   *firewall.Watch
 	events  chan firewall.Event // of watch
 	answers *listener           // nil: DNS answers are not read
 	end     context.CancelFunc  // of the helpers
-	helper  sync.WaitGroup      // flow log and watch
+	helper  sync.WaitGroup      // watch
 
 	newcomers []newcomer // by time
 	basis     basis
@@ -85,6 +85,7 @@ func (w *workload) routine(ctx context.Context) {
 				return
 			}
 			w.judgeNewcomers(g)
+			w.judgeLog(g)
 		}
 	}
 }
@@ -205,7 +206,7 @@ func (w *workload) open(ctx context.Context, g *grip) error {
 		return nil
 	}
 	r := w.stored()
-	reader, err := firewall.NewReader(firewall.ReaderConfig{Namespace: r.NetNS, Workload: w.id})
+	reader, err := firewall.NewReader(firewall.ReaderConfig{Namespace: r.NetNS, Workload: w.id, Confirm: true})
 	if err != nil {
 		return err
 	}
@@ -219,23 +220,19 @@ func (w *workload) open(ctx context.Context, g *grip) error {
 	}
 	w.d.holding.used(w.cookie)
 	w.d.hold(w.cookie, ns)
+	if err := w.d.logs.Add(reader, w.onLog, w.onLogEnd); err != nil {
+		return errors.Join(err, ns.Close(), reader.Close())
+	}
 	helpers, end := context.WithCancel(ctx)
-	g.ns, g.reader, g.end = ns, reader, end
+	g.ns, g.reader, g.logTold, g.end = ns, reader, firewall.ReaderStats{}, end
 	g.inode = 0
 	var st unix.Stat_t
 	if unix.Stat(r.NetNS, &st) == nil {
 		g.inode = st.Ino
 	}
-	g.helper.Add(1)
 	w.mu.Lock()
 	w.reader = reader
 	w.mu.Unlock()
-	go func() {
-		defer g.helper.Done()
-		if err := reader.Run(helpers, func(r flow.Record) { w.d.onRecord(w.id, r) }); err != nil {
-			w.log.Error("flow log ended", "err", err)
-		}
-	}()
 	// Without a watch the rules hold all the same; the sweep finds what it would have told.
 	if err := w.openWatch(helpers, g); err != nil {
 		w.log.Error("namespace not watched", "err", err)
@@ -257,6 +254,8 @@ func (w *workload) release(ctx context.Context, g *grip) {
 	g.answers.close(w)
 	g.end()
 	g.helper.Wait()
+	w.d.logs.Remove(g.reader)
+	w.judgeLog(g)
 	w.readUsage(g) // what passed since the last time is not lost
 	var err error
 	if errors.Is(context.Cause(ctx), errRemoved) {

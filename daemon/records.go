@@ -30,13 +30,14 @@ type counters struct {
 	denied, wouldDeny, overflow, transactions atomic.Uint64
 
 	// Of readers that are closed; open ones are asked.
-	records, lost, malformed atomic.Uint64
+	records, lost, malformed, forged atomic.Uint64
 }
 
 func (c *counters) addReader(s firewall.ReaderStats) {
 	c.records.Add(s.Records)
-	c.lost.Add(s.Lost)
+	c.lost.Add(s.Lost + s.Doubtful)
 	c.malformed.Add(s.Malformed)
+	c.forged.Add(s.Forged)
 }
 
 // onRecord is where a packet becomes knowledge: it names both ends as they were at the packet's

@@ -72,8 +72,8 @@ func (d *Daemon) Status(context.Context) (api.Status, error) {
 func (d *Daemon) countersNow() api.Counters {
 	out := api.Counters{
 		Records: d.counters.records.Load(), Lost: d.counters.lost.Load(), Malformed: d.counters.malformed.Load(),
-		Overflow: d.counters.overflow.Load(),
-		Denied:   d.counters.denied.Load(), WouldDeny: d.counters.wouldDeny.Load(),
+		Forged: d.counters.forged.Load(), Overflow: d.counters.overflow.Load(),
+		Denied: d.counters.denied.Load(), WouldDeny: d.counters.wouldDeny.Load(),
 		Alerts: d.alerts.Stats().Sent, Transactions: d.counters.transactions.Load(),
 	}
 	add := func(r *firewall.Reader) {
@@ -82,8 +82,9 @@ func (d *Daemon) countersNow() api.Counters {
 		}
 		s := r.Stats()
 		out.Records += s.Records
-		out.Lost += s.Lost
+		out.Lost += s.Lost + s.Doubtful
 		out.Malformed += s.Malformed
+		out.Forged += s.Forged
 	}
 	for _, w := range d.local() {
 		w.mu.Lock()
@@ -105,7 +106,10 @@ func (d *Daemon) losses(c api.Counters) []string {
 		}
 	}
 	g, a := d.graph.Stats(), d.alerts.Stats()
-	say(c.Lost, "%d flow log messages were lost: the kernel's buffer was full")
+	if c.Lost > 0 {
+		out = append(out, fmt.Sprintf("%d flow log messages were lost: the kernel's buffer was full%s", c.Lost, d.whoLost()))
+	}
+	say(c.Forged, "%d flow log messages were forged and not believed")
 	say(c.Overflow, "%d births found a workload's set of seen peers full")
 	say(g.Refused, "%d records found the service graph full")
 	say(d.baseline.Refused(), "%d records found the baseline full")
