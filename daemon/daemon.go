@@ -61,6 +61,7 @@ type Daemon struct {
 	traces   traces
 	holding  holding
 	logs     *firewall.Readers // the workloads' flow logs
+	signing  signing
 	cluster  *cluster // nil: this node is alone; set before anything runs
 
 	// change is held through a change of policies, modes or inventory, from looking at what is there
@@ -126,6 +127,7 @@ func New(cfg Config, log *slog.Logger) *Daemon {
 	d.index.SetBuiltIns(cfg.AllowNode, cfg.AllowDNS)
 	d.modes.Store(&modes{standard: cfg.DefaultMode})
 	d.shadows.seen = map[slot]*evidence{}
+	d.signing = newSigning(cfg.Cluster, d.tellUnsigned)
 	return d
 }
 
