@@ -163,7 +163,7 @@ func (g *Cluster) memberlistConfig() (*memberlist.Config, error) {
 	if a := g.config.Advertise; a.IsValid() {
 		c.AdvertiseAddr, c.AdvertisePort = a.Addr().String(), int(a.Port())
 	}
-	c.GossipInterval, c.GossipNodes, c.RetransmitMult = Interval, Fanout, Retransmits
+	c.GossipInterval, c.GossipNodes, c.RetransmitMult = Interval, Fanout, Full
 	c.DelegateProtocolMin, c.DelegateProtocolMax, c.DelegateProtocolVersion = protocolMin, g.config.protocol, g.config.protocol
 	c.DeadNodeReclaimTime = 30 * time.Second // a node may come back at another address; its key must be the same
 	c.Delegate, c.Events, c.Alive, c.Conflict = g, g, g, g
@@ -200,11 +200,14 @@ func (g *Cluster) Close() error {
 }
 
 // broadcast queues a message for all nodes.
-func (g *Cluster) broadcast(name string, message []byte) {
-	if !g.reads(uint8(g.common.Load()), message) {
+func (g *Cluster) broadcast(name string, full, brief []byte) {
+	if !g.reads(uint8(g.common.Load()), full) {
 		return // an older node would refuse it; those that read it find out when they compare
 	}
-	g.queue.Add(name, g.frame(message))
+	if brief != nil {
+		brief = g.frame(brief)
+	}
+	g.queue.Add(name, g.frame(full), brief)
 }
 
 // take handles what came in, one after the other.

@@ -37,9 +37,10 @@ type member struct {
 	lost  Timestamp         // writes up to here were forgotten by it
 }
 
+// spread is told in full, then in brief, where there is that.
 type spread struct {
-	message []byte
-	left    int
+	full, brief []byte
+	left        int
 }
 
 type letter struct {
@@ -65,7 +66,7 @@ func newWorld(t *testing.T, n int, seed uint64) *world {
 func (w *world) start(m *member) {
 	m.queue = map[string]*spread{}
 	m.state = NewState(StateConfig{Node: m.name, Key: m.key, Now: func() time.Time { return w.now.Add(m.skew) },
-		Broadcast: func(name string, message []byte) { m.queue[name] = &spread{message, 12} }})
+		Broadcast: func(name string, full, brief []byte) { m.queue[name] = &spread{full, brief, 12} }})
 }
 
 func (w *world) pinAll() {
@@ -86,7 +87,11 @@ func (w *world) step() {
 			to := w.dice.IntN(len(w.nodes))
 			for _, name := range slices.Sorted(maps.Keys(m.queue)) {
 				s := m.queue[name]
-				w.wire = append(w.wire, letter{i, to, s.message, false})
+				told := s.full
+				if s.left <= 6 && s.brief != nil {
+					told = s.brief
+				}
+				w.wire = append(w.wire, letter{i, to, told, false})
 				if s.left--; s.left == 0 {
 					delete(m.queue, name)
 				}

@@ -79,7 +79,7 @@ var errNoMember = errors.New("not a member")
 func (s *State) onDelta(d *Delta, raw []byte) ([][]byte, error) {
 	taken, err := s.update(&d.Head, func(b *Book, key ed25519.PublicKey) ([]Entry, error) { return b.apply(d, key) })
 	if taken {
-		s.outbox(bookName(&d.Head), slices.Clone(raw))
+		s.outbox(bookName(&d.Head), slices.Clone(raw), newsOf(&d.Head))
 	}
 	if errors.Is(err, ErrGap) {
 		return s.onNews(&heads{Books: []bookHead{{Owner: d.Head.Owner, Kind: d.Head.Kind, Version: d.Head.Version}}})
@@ -256,5 +256,10 @@ func (s *State) fetch(h heads) [][]byte {
 
 // announceNews tells all nodes that a book has changes to be fetched.
 func (s *State) announceNews(b *Book) {
-	s.outbox(bookName(&b.head), encode(msgNews, &heads{Books: []bookHead{headOf(b)}}))
+	s.outbox(bookName(&b.head), newsOf(&b.head), nil)
+}
+
+// newsOf says that a book has changes.
+func newsOf(h *Head) []byte {
+	return encode(msgNews, &heads{Books: []bookHead{{Owner: h.Owner, Kind: h.Kind, Version: h.Version}}})
 }

@@ -17,8 +17,8 @@ func pair(t testing.TB) (s, other *State, sent *[][]byte) {
 	keyOf := func(fill byte) ed25519.PrivateKey {
 		return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{fill}, ed25519.SeedSize))
 	}
-	s = NewState(StateConfig{Node: "me", Key: keyOf(1), Now: now, Broadcast: func(string, []byte) {}})
-	other = NewState(StateConfig{Node: "other", Key: keyOf(2), Now: now, Broadcast: func(_ string, m []byte) { *sent = append(*sent, m) }})
+	s = NewState(StateConfig{Node: "me", Key: keyOf(1), Now: now, Broadcast: func(string, []byte, []byte) {}})
+	other = NewState(StateConfig{Node: "other", Key: keyOf(2), Now: now, Broadcast: func(_ string, m, _ []byte) { *sent = append(*sent, m) }})
 	if err := s.Pin("other", other.pins["other"]); err != nil {
 		t.Fatal(err)
 	}
@@ -100,11 +100,11 @@ func TestRefused(t *testing.T) {
 func TestExchangeCost(t *testing.T) {
 	const nodes, each = 100, 100
 	now := func() time.Time { return time.Unix(1_800_000_000, 0) }
-	a := NewState(StateConfig{Node: "a", Key: ed25519.NewKeyFromSeed(make([]byte, 32)), Now: now, Broadcast: func(string, []byte) {}})
-	b := NewState(StateConfig{Node: "b", Key: ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32)), Now: now, Broadcast: func(string, []byte) {}})
+	a := NewState(StateConfig{Node: "a", Key: ed25519.NewKeyFromSeed(make([]byte, 32)), Now: now, Broadcast: func(string, []byte, []byte) {}})
+	b := NewState(StateConfig{Node: "b", Key: ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32)), Now: now, Broadcast: func(string, []byte, []byte) {}})
 	var owners []*State
 	for i := range nodes {
-		o := NewState(StateConfig{Node: fmt.Sprintf("n%d", i), Key: ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(i + 2)}, 32)), Now: now, Broadcast: func(string, []byte) {}})
+		o := NewState(StateConfig{Node: fmt.Sprintf("n%d", i), Key: ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(i + 2)}, 32)), Now: now, Broadcast: func(string, []byte, []byte) {}})
 		var all []Entry
 		for j := range each {
 			all = append(all, Entry{Key: fmt.Sprintf("%064d", j), Value: make([]byte, 150)})

@@ -26,7 +26,7 @@ type State struct {
 	changes   changes
 	fetching  map[any]struct{} // bookID or ID: what news told of, to be passed on when it is here
 	check     func(Record) (uint64, error)
-	outbox    func(name string, message []byte) // queues a broadcast; a later one of the same name takes its place
+	outbox    func(name string, full, brief []byte) // queues a broadcast; a later one of the same name takes its place
 }
 
 type bookID struct {
@@ -41,7 +41,8 @@ type StateConfig struct {
 	Now  func() time.Time
 	// Broadcast queues a message for all nodes; one of the same name that waits still is replaced.
 	// It must not block nor call the State.
-	Broadcast func(name string, message []byte)
+	// Brief says in a few bytes that there is news; nil: full is short.
+	Broadcast func(name string, full, brief []byte)
 	// Check says whether a write to a register may be taken, and its rank among the writes to the same
 	// key: the higher one wins, whatever their times. It must say the same on all nodes, must not block
 	// nor call the State. nil: all may, with rank 0.
@@ -250,7 +251,7 @@ func partOfOwner(owner string) int { return partOf(ID{Key: owner}) }
 // that there are some.
 func (s *State) announceBook(b *Book) {
 	if d := b.delta(packet, s.clock.now().Add(-repeated)); d != nil {
-		s.outbox(bookName(&b.head), encode(msgDelta, d))
+		s.outbox(bookName(&b.head), encode(msgDelta, d), newsOf(&b.head))
 		return
 	}
 	s.announceNews(b)
@@ -264,9 +265,10 @@ func headOf(b *Book) bookHead {
 
 func (s *State) announceRecord(r *Record) {
 	name := strings.Join([]string{"record", r.Class, r.Key}, " ")
+	news := encode(msgNews, &heads{Registers: []recordHead{r.head()}})
 	if m := encode(msgWrite, &records{List: []Record{*r}}); len(m) <= packet {
-		s.outbox(name, m)
+		s.outbox(name, m, news)
 		return
 	}
-	s.outbox(name, encode(msgNews, &heads{Registers: []recordHead{r.head()}}))
+	s.outbox(name, news, nil)
 }

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/hashicorp/memberlist"
-
 	"github.com/bulkhead-firewall/bulkhead/gossip"
 )
 
@@ -40,7 +38,7 @@ type node struct {
 	name  string
 	key   ed25519.PrivateKey
 	state *gossip.State
-	queue *memberlist.TransmitLimitedQueue
+	queue *gossip.Queue
 }
 
 // event is something that happens at a time.
@@ -84,9 +82,14 @@ func newWorld(n, writers int, loss float64, seed uint64) *world {
 		who := min(i, writers)
 		binary.BigEndian.PutUint64(s[:], uint64(who))
 		x := &node{index: i, name: fmt.Sprintf("node-%05d", who), key: ed25519.NewKeyFromSeed(s[:])}
-		x.queue = &memberlist.TransmitLimitedQueue{NumNodes: func() int { return n }, RetransmitMult: gossip.Retransmits}
+		x.queue = gossip.NewQueue(func() int { return n })
 		x.state = gossip.NewState(gossip.StateConfig{Node: x.name, Key: x.key, Now: func() time.Time { return w.now },
-			Broadcast: func(name string, message []byte) { x.queue.QueueBroadcast(&broadcast{name, x.frame(message)}) }})
+			Broadcast: func(name string, full, brief []byte) {
+				if brief != nil {
+					brief = x.frame(brief)
+				}
+				x.queue.Add(name, x.frame(full), brief)
+			}})
 		w.nodes = append(w.nodes, x)
 		w.after(w.random(gossip.Interval), func() { w.gossip(x) })
 		w.after(w.random(gossip.Exchange*3/2), func() { w.exchange(x) })
@@ -108,21 +111,11 @@ func (x *node) frame(message []byte) []byte {
 	return slices.Concat([]byte{byte(len(x.name))}, []byte(x.name), message)
 }
 
-type broadcast struct {
-	name    string
-	message []byte
-}
-
-func (b *broadcast) Name() string                          { return b.name }
-func (b *broadcast) Message() []byte                       { return b.message }
-func (b *broadcast) Finished()                             {}
-func (b *broadcast) Invalidates(memberlist.Broadcast) bool { return false }
-
 // gossip sends what is queued to some random nodes, again and again, as memberlist does.
 func (w *world) gossip(x *node) {
 	w.after(gossip.Interval, func() { w.gossip(x) })
-	for range min(gossip.Fanout, len(w.nodes)-1) {
-		messages := x.queue.GetBroadcasts(2, packetRoom)
+	for _, to := range w.others(x, gossip.Fanout) {
+		messages := x.queue.Take(2, packetRoom)
 		if len(messages) == 0 {
 			return
 		}
@@ -134,7 +127,7 @@ func (w *world) gossip(x *node) {
 			for _, m := range messages {
 				w.receive(x, to, m[1+len(x.name):])
 			}
-		}, w.other(x))
+		}, to)
 	}
 }
 
@@ -142,15 +135,18 @@ func (w *world) gossip(x *node) {
 func (w *world) exchange(x *node) {
 	w.after(gossip.Exchange/2+w.random(gossip.Exchange), func() { w.exchange(x) })
 	m := x.state.Summary()
-	w.packet(udpHead+sealed+1+len(x.name)+1+len(m), func(to *node) { w.receive(x, to, m) }, w.other(x))
+	w.packet(udpHead+sealed+1+len(x.name)+1+len(m), func(to *node) { w.receive(x, to, m) }, w.others(x, 1)[0])
 }
 
-func (w *world) other(x *node) *node {
-	i := w.dice.IntN(len(w.nodes) - 1)
-	if i >= x.index {
-		i++
+// others chooses some, no two the same.
+func (w *world) others(x *node, many int) []*node {
+	var out []*node
+	for many = min(many, len(w.nodes)-1); len(out) < many; {
+		if y := w.nodes[w.dice.IntN(len(w.nodes))]; y != x && !slices.Contains(out, y) {
+			out = append(out, y)
+		}
 	}
-	return w.nodes[i]
+	return out
 }
 
 // packet travels, or is lost.
