@@ -2,29 +2,47 @@ package main
 
 import (
 	"fmt"
-	"os"
+	"math/rand/v2"
 	"slices"
-	"strconv"
 )
 
-// spread is a ratio over many paired rounds: median, and the quartiles that show how far to trust it.
-type spread struct {
-	median, low, high float64
-	n                 int
+// ratio is what the baseline costs over what another costs: the ratio of their medians over the rounds,
+// and the interval in which it lies with 95 % confidence. Below 1 means that the other costs more.
+type ratio struct {
+	value, low, high float64
+	n                int
 }
 
-func (s spread) String() string {
-	return fmt.Sprintf("%.3f (%.3f–%.3f, n=%d)", s.median, s.low, s.high, s.n)
-}
-
-// ratios gives base/other round by round: below 1 means that other costs more than the baseline.
-func ratios(base, other []float64) spread {
-	r := make([]float64, len(base))
-	for i := range base {
-		r[i] = base[i] / other[i]
+func (r ratio) String() string {
+	if r.n == 0 {
+		return "–"
 	}
-	slices.Sort(r)
-	return spread{median: quantile(r, 0.5), low: quantile(r, 0.25), high: quantile(r, 0.75), n: len(r)}
+	return fmt.Sprintf("%.3f (%.3f–%.3f)", r.value, r.low, r.high)
+}
+
+// resamples is how often the rounds are drawn anew for the interval: a bootstrap by percentiles.
+const resamples = 2000
+
+// compare gives the ratio of two lists of the same rounds. A round is drawn as a whole, since what
+// disturbs one of its figures disturbs the other. The draws are seeded: the same figures give the same
+// interval.
+func compare(base, other []float64) ratio {
+	n := len(base)
+	if n == 0 || len(other) != n {
+		return ratio{}
+	}
+	rng := rand.New(rand.NewPCG(1, uint64(n)))
+	drawn := make([]float64, resamples)
+	b, o := make([]float64, n), make([]float64, n)
+	for i := range drawn {
+		for j := range n {
+			k := rng.IntN(n)
+			b[j], o[j] = base[k], other[k]
+		}
+		drawn[i] = median(b) / median(o)
+	}
+	slices.Sort(drawn)
+	return ratio{value: median(base) / median(other), low: quantile(drawn, 0.025), high: quantile(drawn, 0.975), n: n}
 }
 
 // median of a list that is not empty.
@@ -42,21 +60,4 @@ func quantile(sorted []float64, q float64) float64 {
 		return sorted[i]
 	}
 	return sorted[i] + (at-float64(i))*(sorted[i+1]-sorted[i])
-}
-
-func eachThread(do func(tid int) error) error {
-	tasks, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return err
-	}
-	for _, t := range tasks {
-		tid, err := strconv.Atoi(t.Name())
-		if err != nil {
-			return err
-		}
-		if err := do(tid); err != nil {
-			return fmt.Errorf("pin thread %d: %w", tid, err)
-		}
-	}
-	return nil
 }

@@ -6,13 +6,11 @@ import (
 	"net"
 	"net/netip"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // pair is a client namespace and a server's address, with one kind of rules in between.
 type pair struct {
-	name   string
+	rules
 	client string // path of the client's namespace
 	server netip.Addr
 }
@@ -29,14 +27,18 @@ const (
 	connectPort = 7001 // accepts and closes
 	echoPort    = 7002 // one byte forth and back
 	sinkPort    = 7003 // reads all
+
+	datagramPort = 7053 // sends back what it gets
 )
 
-// loads are the three that matter to a service: a new connection each time, requests on a kept
-// connection, and bulk.
+// loads are those that matter to a service: a new connection each time, requests on a kept
+// connection, bulk, and questions and answers in datagrams. A turn lasts some ten milliseconds, so
+// that a round is over before the machine is another one.
 var loads = []load{
-	{"new TCP connection", "connections", 400, connections},
-	{"request/response", "requests", 4000, requests},
-	{"bulk", "MiB", 256, bulk},
+	{"new TCP connection", "connections", 100, connections},
+	{"request/response", "requests", 600, requests},
+	{"bulk, per MiB", "MiB", 32, bulk},
+	{"UDP request/response", "requests", 600, datagrams},
 }
 
 func target(server netip.Addr, port uint16) string {
@@ -103,15 +105,52 @@ func bulk(server netip.Addr, n int) error {
 	return err
 }
 
-// serve answers all three loads on addr until its listeners are closed. It is called in the
+// datagrams sends n questions of 40 bytes from one socket, each after the answer to the last.
+func datagrams(server netip.Addr, n int) error {
+	c, err := net.Dial("udp", target(server, datagramPort))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return err
+	}
+	var b [40]byte
+	for i := range n {
+		if _, err := c.Write(b[:]); err != nil {
+			return fmt.Errorf("question %d: %w", i, err)
+		}
+		if _, err := c.Read(b[:]); err != nil {
+			return fmt.Errorf("answer %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// serve answers all loads on addr until its listeners are closed. It is called in the
 // server's namespace; the sockets stay there.
 func serve(addr netip.Addr) (stop func(), err error) {
-	var open []net.Listener
+	var open []io.Closer
 	stop = func() {
 		for _, l := range open {
 			l.Close()
 		}
 	}
+	u, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, datagramPort)))
+	if err != nil {
+		return nil, err
+	}
+	open = append(open, u)
+	go func() {
+		var b [512]byte
+		for {
+			n, from, err := u.ReadFromUDPAddrPort(b[:])
+			if err != nil {
+				return
+			}
+			u.WriteToUDPAddrPort(b[:n], from)
+		}
+	}()
 	for port, handle := range map[uint16]func(net.Conn){
 		connectPort: func(c net.Conn) {},
 		echoPort: func(c net.Conn) {
@@ -144,22 +183,4 @@ func serve(addr netip.Addr) (stop func(), err error) {
 		}()
 	}
 	return stop, nil
-}
-
-// cpu is what this process, both ends and the kernel's work for them, has used so far. Traffic over
-// a veth is processed in the sender's context, so that the process's own time holds it.
-func cpu() (time.Duration, error) {
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		return 0, err
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
-}
-
-// pin keeps this process on one core, so that a round's CPU time is not spread over two clocks.
-func pin(core int) error {
-	var set unix.CPUSet
-	set.Set(core)
-	// Every thread that exists; those that come later inherit it.
-	return eachThread(func(tid int) error { return unix.SchedSetaffinity(tid, &set) })
 }
