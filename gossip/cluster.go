@@ -58,6 +58,7 @@ type Cluster struct {
 	queue  *Queue
 
 	ring *memberlist.Keyring // nil: in the clear
+	keys sync.Mutex          // one order at a time
 
 	inbox  chan frame
 	outbox chan outgoing

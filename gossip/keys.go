@@ -1,7 +1,6 @@
 package gossip
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/hashicorp/memberlist"
 )
 
 // A key is replaced in three steps, each on all nodes before the next, so that no message is lost:
@@ -30,9 +31,10 @@ type KeyState struct {
 }
 
 type keyOrder struct {
-	_   struct{} `cbor:",toarray"`
-	Do  string
-	Key []byte
+	_    struct{} `cbor:",toarray"`
+	Do   string
+	Key  []byte // install
+	Name string // use, remove: its fingerprint
 }
 
 type keyReport struct {
@@ -45,55 +47,64 @@ type keyReport struct {
 var ErrNotEncrypted = errors.New("gossip is not encrypted: start every node with a key first")
 
 // Keys asks all members what keys they have, by node.
-func (g *Cluster) Keys(ctx context.Context) ([]KeyState, error) { return g.orderKeys(ctx, "list", nil) }
+func (g *Cluster) Keys(ctx context.Context) ([]KeyState, error) {
+	return g.orderKeys(ctx, keyOrder{Do: "list"})
+}
 
 // InstallKey gives all members a further key of 16, 24 or 32 bytes to decrypt with. Errors name the
 // nodes that did not take it; say it again when they are back.
 func (g *Cluster) InstallKey(ctx context.Context, key []byte) ([]KeyState, error) {
-	return g.orderKeys(ctx, "install", key)
+	if err := memberlist.ValidateKey(key); err != nil {
+		return nil, fmt.Errorf("gossip: key of %d bytes: want 16, 24 or 32", len(key))
+	}
+	return g.orderKeys(ctx, keyOrder{Do: "install", Key: key})
 }
 
-// UseKey makes all members encrypt with a key. Errors: it is refused while a member lacks it.
-func (g *Cluster) UseKey(ctx context.Context, key []byte) ([]KeyState, error) {
+// UseKey makes all members encrypt with the key of that fingerprint. Errors: it is refused while a
+// member lacks it, or cannot be asked.
+func (g *Cluster) UseKey(ctx context.Context, fingerprint string) ([]KeyState, error) {
 	now, err := g.Keys(ctx)
 	if err != nil {
-		return now, fmt.Errorf("not used: %w", err)
+		return now, fmt.Errorf("gossip: key %s is not used, since not all nodes can be asked: %w; bring them back, or forget them: bulkhead cluster forget", fingerprint, err)
 	}
-	name := Fingerprint(key)
 	var lag []string
 	for _, s := range now {
-		if !slices.Contains(s.Keys, name) {
+		if !slices.Contains(s.Keys, fingerprint) {
 			lag = append(lag, s.Node)
 		}
 	}
 	if len(lag) > 0 {
-		return now, fmt.Errorf("gossip: key %s is not used: %s would not understand; install it there first", name, strings.Join(lag, ", "))
+		return now, fmt.Errorf("gossip: key %s is not used: %s would not understand; install it there first", fingerprint, strings.Join(lag, ", "))
 	}
-	return g.orderKeys(ctx, "use", key)
+	return g.orderKeys(ctx, keyOrder{Do: "use", Name: fingerprint})
 }
 
-// RemoveKey makes all members forget a key. Errors: it is refused while a member encrypts with it, or
-// cannot be asked.
-func (g *Cluster) RemoveKey(ctx context.Context, key []byte) ([]KeyState, error) {
+// RemoveKey makes all members forget the key of that fingerprint. Errors: it is refused while a member
+// encrypts with it, or cannot be asked, or where nobody has it.
+func (g *Cluster) RemoveKey(ctx context.Context, fingerprint string) ([]KeyState, error) {
 	now, err := g.Keys(ctx)
 	if err != nil {
-		return now, fmt.Errorf("not removed: %w", err)
+		return now, fmt.Errorf("gossip: key %s is not removed, since not all nodes can be asked: %w; bring them back, or forget them: bulkhead cluster forget", fingerprint, err)
 	}
-	name := Fingerprint(key)
+	known := false
 	for _, s := range now {
-		if s.Primary == name {
-			return now, fmt.Errorf("gossip: key %s is not removed: node %s encrypts with it; use another first", name, s.Node)
+		known = known || slices.Contains(s.Keys, fingerprint)
+		if s.Primary == fingerprint {
+			return now, fmt.Errorf("gossip: key %s is not removed: node %s encrypts with it; use another first", fingerprint, s.Node)
 		}
 	}
-	return g.orderKeys(ctx, "remove", key)
+	if !known {
+		return now, fmt.Errorf("gossip: key %s is not removed: no node has it", fingerprint)
+	}
+	return g.orderKeys(ctx, keyOrder{Do: "remove", Name: fingerprint})
 }
 
 // orderKeys gives all members the same order, side by side, and gathers what they answer.
-func (g *Cluster) orderKeys(ctx context.Context, do string, key []byte) ([]KeyState, error) {
+func (g *Cluster) orderKeys(ctx context.Context, o keyOrder) ([]KeyState, error) {
 	if g.ring == nil {
 		return nil, fmt.Errorf("gossip: keys: %w", ErrNotEncrypted)
 	}
-	body, err := encoder.Marshal(&keyOrder{Do: do, Key: key})
+	body, err := encoder.Marshal(&o)
 	if err != nil {
 		return nil, fmt.Errorf("gossip: keys: %w", err)
 	}
@@ -146,30 +157,11 @@ func (g *Cluster) onKeys(_ context.Context, from string, body []byte) ([]byte, e
 	if g.ring == nil {
 		return nil, ErrNotEncrypted
 	}
-	var err error
-	switch o.Do {
-	case "list":
-	case "install":
-		err = g.ring.AddKey(o.Key)
-	case "use":
-		err = g.ring.UseKey(o.Key)
-	case "remove":
-		if slices.ContainsFunc(g.ring.GetKeys(), func(k []byte) bool { return bytes.Equal(k, o.Key) }) {
-			err = g.ring.RemoveKey(o.Key)
-		}
-	default:
-		err = fmt.Errorf("no such order about keys: %q", o.Do)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("key %s: %w", Fingerprint(o.Key), err)
-	}
 	if o.Do != "list" {
-		g.log.Info("key", "order", o.Do, "key", Fingerprint(o.Key), "from", from)
-		if g.config.KeysChanged != nil {
-			if err := g.config.KeysChanged(g.ring.GetKeys()); err != nil {
-				return nil, fmt.Errorf("key %s is in use and not stored: %w", Fingerprint(o.Key), err)
-			}
+		if err := g.changeKeys(&o); err != nil {
+			return nil, err
 		}
+		g.log.Info("key", "order", o.Do, "key", o.Name, "from", from)
 	}
 	r := keyReport{Primary: Fingerprint(g.ring.GetPrimaryKey())}
 	for _, k := range g.ring.GetKeys() {
@@ -177,4 +169,51 @@ func (g *Cluster) onKeys(_ context.Context, from string, body []byte) ([]byte, e
 	}
 	slices.Sort(r.Keys)
 	return encoder.Marshal(&r)
+}
+
+// changeKeys carries out an order that changes the ring, and stores it. What is so already is no error.
+func (g *Cluster) changeKeys(o *keyOrder) error {
+	g.keys.Lock()
+	defer g.keys.Unlock()
+	if o.Do == "install" {
+		o.Name = Fingerprint(o.Key)
+	}
+	key := g.keyNamed(o.Name)
+	var err error
+	switch {
+	case o.Do == "install" && len(g.ring.GetKeys()) >= maxKeys:
+		err = fmt.Errorf("there are %d already; remove one first", maxKeys)
+	case o.Do == "install":
+		err = g.ring.AddKey(o.Key)
+	case o.Do == "use" && key == nil:
+		err = errors.New("not installed")
+	case o.Do == "use":
+		err = g.ring.UseKey(key)
+	case o.Do == "remove" && key != nil:
+		err = g.ring.RemoveKey(key)
+	case o.Do != "remove":
+		err = fmt.Errorf("no such order about keys: %.20q", o.Do)
+	}
+	if err != nil {
+		return fmt.Errorf("key %.20s: %w", o.Name, err)
+	}
+	if g.config.KeysChanged == nil {
+		return nil
+	}
+	if err := g.config.KeysChanged(g.ring.GetKeys()); err != nil {
+		return fmt.Errorf("key %.20s: done, and not stored: %w", o.Name, err)
+	}
+	return nil
+}
+
+// maxKeys bounds the ring: each message is tried with each key.
+const maxKeys = 8
+
+func (g *Cluster) keyNamed(fingerprint string) []byte {
+	for _, k := range g.ring.GetKeys() {
+		if Fingerprint(k) == fingerprint {
+			return k
+		}
+	}
+	return nil
 }
