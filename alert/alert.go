@@ -58,4 +58,6 @@ type Alert struct {
 	Last     time.Time         `json:"last"`
 	Ports    int               `json:"ports,omitempty"` // port-scan: distinct (server, port) tried
 	Node     string            `json:"node"`
+
+	cause string // what equal alerts have in common, where that is not the reason
 }

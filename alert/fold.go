@@ -1,6 +1,7 @@
 package alert
 
 import (
+	"cmp"
 	"net/netip"
 	"sync"
 	"time"
@@ -40,7 +41,7 @@ func keyOf(a *Alert) foldKey {
 	k := foldKey{kind: a.Kind, client: a.Client, server: a.Server.Service, protocol: a.Protocol, port: a.Port,
 		verdict: a.Verdict, breaks: a.Breaks}
 	if a.Kind != DeniedBy && a.Kind != NewEdge {
-		k.reason = a.Reason
+		k.reason = cmp.Or(a.cause, a.Reason)
 	}
 	if a.Server.Service == "world" {
 		k.addr = a.Server.Addr

@@ -1,7 +1,9 @@
 package alert
 
 import (
+	"cmp"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/bulkhead-firewall/bulkhead/identity"
@@ -17,6 +19,10 @@ type Tampering struct {
 	Process  string             // name of the process that did it, where the kernel tells
 	PID      int                // of that process, as the node numbers it; 0: not known
 	Harmless bool               // what we hold is as it was: it was refused, or added beside
+	Others   []string           // processes that may have done it, where it is not known which
+	Why      string             // why it is odd; empty: What says so
+	Advice   string             // what to do; empty: the usual
+	Severity Severity           // default critical
 }
 
 // Alert says it to people.
@@ -32,8 +38,18 @@ func (t Tampering) Alert(node string) Alert {
 		where = "in " + a.Client.Workload
 	}
 	a.Reason = where + ": " + t.What
-	if t.Process != "" || t.PID != 0 {
+	if t.Why != "" {
+		a.cause = where + ": " + t.What
+	}
+	switch {
+	case t.Process != "" || t.PID != 0:
+		a.cause = where + ": " + t.What // in a loop each has another number
 		a.Reason += fmt.Sprintf(", by %s (pid %d)", orUnknown(t.Process), t.PID)
+	case len(t.Others) > 0:
+		a.Reason += "; in there now: " + strings.Join(t.Others, ", ")
+	}
+	if t.Why != "" {
+		a.Reason += "; " + t.Why
 	}
 	if t.Harmless {
 		a.Verdict = policy.Deny
@@ -45,7 +61,8 @@ func (t Tampering) Alert(node string) Alert {
 	if t.Table != "" {
 		a.Breaks = "table " + t.Table
 	}
-	a.Advice = "find out what runs " + where + " with CAP_NET_ADMIN, and drop that capability"
+	a.Advice = cmp.Or(t.Advice, "find out what runs "+where+" with CAP_NET_ADMIN, and drop that capability")
+	a.Severity = cmp.Or(t.Severity, a.Severity)
 	return a
 }
 

@@ -235,11 +235,14 @@ func (i StoredInterface) request() []api.CNIInterface {
 	return []api.CNIInterface{{Name: i.Name, Host: i.Host, Addrs: addrs}}
 }
 
-// addrsOf lists the addresses of all interfaces.
+// addrsOf lists the addresses of all interfaces of which an ADD told: of others only the container says
+// whose they are.
 func addrsOf(ifcs []StoredInterface) []netip.Addr {
 	var out []netip.Addr
 	for _, ifc := range ifcs {
-		out = append(out, ifc.Addrs...)
+		if !ifc.Found {
+			out = append(out, ifc.Addrs...)
+		}
 	}
 	return out
 }

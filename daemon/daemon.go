@@ -60,6 +60,8 @@ type Daemon struct {
 	counters counters
 	traces   traces
 	holding  holding
+	watcher  *firewall.Watcher // of the workloads' namespaces
+	culprits culprits
 	logs     *firewall.Readers // the workloads' flow logs
 	signing  signing
 	cluster  *cluster // nil: this node is alone; set before anything runs
@@ -155,6 +157,10 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer d.logs.Close()
+	if err := d.openWatcher(); err != nil {
+		return err
+	}
+	defer d.watcher.Close()
 	sinks, closeSinks, err := d.openSinks()
 	if err != nil {
 		return err
@@ -176,7 +182,8 @@ func (d *Daemon) work(ctx context.Context) error {
 	defer end()
 	d.life = life
 	var late sync.WaitGroup
-	late.Add(3)
+	late.Add(4)
+	go func() { defer late.Done(); d.routineWatcher(life) }()
 	go func() { defer late.Done(); d.routineLogs(life) }()
 	go func() { defer late.Done(); d.alerts.Run(life) }()
 	go func() { defer late.Done(); d.routineLearned(life) }()

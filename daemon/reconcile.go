@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,10 +36,8 @@ type grip struct {
 	logTold firewall.ReaderStats // what was told of reader
 	meter   *meter
 	watch   *firewall.Watch
-	events  chan firewall.Event // of watch
-	answers *listener           // nil: DNS answers are not read
-	end     context.CancelFunc  // of the helpers
-	helper  sync.WaitGroup      // watch
+	heard   suspicion // of watch
+	answers *listener // nil: DNS answers are not read
 
 	newcomers []newcomer // by time
 	basis     basis
@@ -49,7 +46,7 @@ type grip struct {
 // routine owns the workload's namespace until ctx ends: the cause says whether the rules go.
 func (w *workload) routine(ctx context.Context) {
 	defer close(w.done)
-	g := &grip{events: make(chan firewall.Event, tamperQueue)}
+	g := &grip{heard: suspicion{events: make(chan firewall.Event, tamperQueue)}}
 	defer w.release(ctx, g)
 	presence, sweep, usage := time.NewTicker(presenceEvery), time.NewTicker(sweepEvery), time.NewTicker(usageEvery)
 	defer presence.Stop()
@@ -67,8 +64,10 @@ func (w *workload) routine(ctx context.Context) {
 			retry = w.serve(ctx, g)
 		case f := <-w.asks:
 			f(g.ns)
-		case e := <-g.events:
+		case e := <-g.heard.events:
 			w.onEvent(g, e)
+		case <-g.heard.due:
+			w.judgeEvents(g)
 		case <-sweep.C:
 			g.basis.doubted = true
 			w.kick("sweep")
@@ -85,6 +84,10 @@ func (w *workload) routine(ctx context.Context) {
 				return
 			}
 			w.judgeNewcomers(g)
+			w.look(g)
+			if g.heard.again {
+				w.locate(g)
+			}
 			w.judgeLog(g)
 		}
 	}
@@ -182,6 +185,7 @@ func (w *workload) tellWarnings(g *grip) {
 		text = w.String() + ": " + strings.Join(own, "; ")
 	}
 	w.d.warn("interfaces "+w.id, text)
+	w.tellGap(own)
 }
 
 // wanted is what the namespace should hold.
@@ -223,8 +227,7 @@ func (w *workload) open(ctx context.Context, g *grip) error {
 	if err := w.d.logs.Add(reader, w.onLog, w.onLogEnd); err != nil {
 		return errors.Join(err, ns.Close(), reader.Close())
 	}
-	helpers, end := context.WithCancel(ctx)
-	g.ns, g.reader, g.logTold, g.end = ns, reader, firewall.ReaderStats{}, end
+	g.ns, g.reader, g.logTold = ns, reader, firewall.ReaderStats{}
 	g.inode = 0
 	var st unix.Stat_t
 	if unix.Stat(r.NetNS, &st) == nil {
@@ -234,9 +237,10 @@ func (w *workload) open(ctx context.Context, g *grip) error {
 	w.reader = reader
 	w.mu.Unlock()
 	// Without a watch the rules hold all the same; the sweep finds what it would have told.
-	if err := w.openWatch(helpers, g); err != nil {
+	if err := w.openWatch(g); err != nil {
 		w.log.Error("namespace not watched", "err", err)
 	}
+	w.locate(g)
 	return nil
 }
 
@@ -252,8 +256,6 @@ func (w *workload) release(ctx context.Context, g *grip) {
 		}
 	}
 	g.answers.close(w)
-	g.end()
-	g.helper.Wait()
 	w.d.logs.Remove(g.reader)
 	w.judgeLog(g)
 	w.readUsage(g) // what passed since the last time is not lost

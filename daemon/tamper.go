@@ -3,7 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
-	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/bulkhead-firewall/bulkhead/alert"
@@ -12,80 +12,116 @@ import (
 
 const (
 	// tamperQueue is how many events may wait for the workload's routine. They fold in the alerts
-	// anyway; when somebody floods, one of many is enough.
+	// anyway; when somebody floods, one of many is enough, and that some are missing is known.
 	tamperQueue = 64
 	// checkTries bounds the readings of a ruleset that changes while it is read.
 	checkTries = 5
-	// newcomerWait is how long an interface or address that came up may wait for the ADD that
-	// explains it: a runtime makes the interface of a second network before it tells us.
-	newcomerWait = 3 * time.Second
+	// checkShare bounds what somebody who changes things in a loop can make us spend on looking at it:
+	// after a check of the rules nothing is checked for so many times as long, at most checkPause.
+	checkShare = 20
+	checkPause = 700 * time.Millisecond
+	// lookEvery is how often a workload's interfaces, routes and sysctls are looked at: the kernel tells
+	// of most at once, and of some never.
+	lookEvery = 10 * time.Second
 )
 
+// suspicion is what a workload's routine has heard and not judged yet.
+type suspicion struct {
+	events chan firewall.Event // of the watch
+	lost   atomic.Bool         // some found the channel full
+
+	pending []firewall.Event
+	due     <-chan time.Time // when they are judged; nil: nothing is pending
+	rest    time.Time        // not before
+	looked  time.Time
+	again   bool // the interfaces are to be located again
+}
+
+// openWatcher makes what hears of changes in all workloads' namespaces.
+func (d *Daemon) openWatcher() (err error) {
+	d.watcher, err = firewall.NewWatcher()
+	return err
+}
+
+// routineWatcher hears of changes until ctx ends.
+func (d *Daemon) routineWatcher(ctx context.Context) {
+	if err := d.watcher.Run(ctx); err != nil {
+		d.log.Error("namespaces are not watched any more; the sweep goes on", "err", err)
+		d.warn("watcher", "changes in containers are noticed by the sweep only: "+err.Error())
+	}
+}
+
 // openWatch begins to watch the namespace for what others do there.
-func (w *workload) openWatch(ctx context.Context, g *grip) error {
-	watch, err := firewall.NewWatch(firewall.WatchConfig{Namespace: w.stored().NetNS, Own: g.ns, Adopted: w.adopted})
-	if err != nil {
-		return err
-	}
-	g.watch = watch
-	g.helper.Add(1)
-	go func() {
-		defer g.helper.Done()
-		if err := watch.Run(ctx, func(e firewall.Event) { g.note(ctx, e) }); err != nil && ctx.Err() == nil {
-			w.log.Error("watch ended", "err", err)
-		}
-	}()
-	return nil
+func (w *workload) openWatch(g *grip) (err error) {
+	g.watch, err = w.d.watcher.Watch(firewall.WatchConfig{Namespace: w.stored().NetNS, Own: g.ns, Adopted: w.adopted, Tell: g.heard.note})
+	return err
 }
 
-// note passes an event to the routine.
-func (g *grip) note(ctx context.Context, e firewall.Event) {
+// note passes an event to the routine, and never waits.
+func (s *suspicion) note(e firewall.Event) {
 	select {
-	case g.events <- e:
-	case <-ctx.Done():
+	case s.events <- e:
 	default:
+		s.lost.Store(true)
 	}
 }
 
-// onEvent is told of what somebody else did in the namespace. What might be the beginning of an ADD
-// waits a little.
+// onEvent is told of what somebody else did in the namespace. The first is judged at once; what comes
+// soon after it is judged together.
 func (w *workload) onEvent(g *grip, e firewall.Event) {
-	switch e.Kind {
-	case firewall.EventLink, firewall.EventAddress:
-		if len(g.newcomers) < tamperQueue {
-			g.newcomers = append(g.newcomers, newcomer{e, w.stored().Interfaces})
-		}
-	case firewall.EventBlind:
-		w.log.Warn("events lost", "reason", e.What)
-		w.sweep(g)
-	default:
-		w.tampered(g, e)
+	s := &g.heard
+	if len(s.pending) >= tamperQueue {
+		s.lost.Store(true)
+		return
+	}
+	s.pending = append(s.pending, e)
+	if s.due == nil {
+		s.due = time.After(max(0, time.Until(s.rest)))
 	}
 }
 
-// newcomer is an event about an interface, with what the workload had when it came.
-type newcomer struct {
-	firewall.Event
-	had []StoredInterface
-}
-
-// judgeNewcomers tells of those that no ADD or DEL explained in time.
-func (w *workload) judgeNewcomers(g *grip) {
-	for len(g.newcomers) > 0 && time.Since(g.newcomers[0].Time) >= newcomerWait {
-		n := g.newcomers[0]
-		g.newcomers = g.newcomers[1:]
-		now := w.stored().Interfaces
-		if slices.EqualFunc(n.had, now, func(a, b StoredInterface) bool { return a.Name == b.Name && sameInterface(a, b) }) {
-			w.tampered(g, n.Event)
-		}
+// judgeEvents looks at what is in force, puts it right, and tells of everything that was heard. What
+// might be the beginning of an ADD waits a little.
+func (w *workload) judgeEvents(g *grip) {
+	s := &g.heard
+	events, began := s.pending, time.Now()
+	s.pending, s.due = nil, nil
+	if s.lost.Swap(false) {
+		events = append(events, firewall.Event{Time: began, Kind: firewall.EventBlind, What: "more happened than could be told"})
 	}
-}
-
-// tampered alerts. Where what we hold is not as it was, it is put back at once.
-func (w *workload) tampered(g *grip, e firewall.Event) {
 	drift, err := check(g.ns)
-	w.alert(alert.Tampering{Time: e.Time, What: e.What, Table: e.Table, Process: e.Process, PID: e.PID, Harmless: drift == nil})
 	w.repair(err)
+	w.locate(g)
+	var told firewall.Event
+	for _, e := range events {
+		switch {
+		case w.isNewcomer(g, e):
+			continue
+		case e.Kind == firewall.EventBlind:
+			w.log.Warn("events lost", "reason", e.What)
+			told = firewall.Event{}
+			if drift == nil {
+				continue
+			}
+		}
+		told = e
+		w.tampered(e, drift == nil)
+	}
+	if drift != nil && told.Kind != firewall.EventNftables {
+		// Nobody told of what made the rules another.
+		w.alert(alert.Tampering{Time: began, What: drift.Error(), Table: "inet " + firewall.TableName, Advice: adviceDrift})
+	}
+	s.rest = time.Now().Add(min(checkShare*time.Since(began), checkPause))
+}
+
+// tampered alerts.
+func (w *workload) tampered(e firewall.Event, harmless bool) {
+	t := alert.Tampering{Time: e.Time, What: e.What, Table: e.Table, Process: e.Process, PID: e.PID, Harmless: harmless}
+	t.Why, t.Advice, t.Severity = w.odd(e)
+	if e.PID == 0 && e.Process == "" {
+		t.Process, t.PID, t.Others = w.culprit(e.Port)
+	}
+	w.alert(t)
 }
 
 // check compares what the kernel holds with what it should. A ruleset that somebody changes at that
@@ -103,9 +139,21 @@ func check(ns *firewall.Namespace) (drift *firewall.Drift, err error) {
 func (w *workload) sweep(g *grip) {
 	drift, err := check(g.ns)
 	if drift != nil {
-		w.alert(alert.Tampering{Time: w.d.now(), What: drift.Error()})
+		w.alert(alert.Tampering{Time: w.d.now(), What: drift.Error(), Table: "inet " + firewall.TableName, Advice: adviceDrift})
 	}
 	w.repair(err)
+	w.locate(g)
+}
+
+// look finds what the kernel tells nobody of: sysctls above all.
+func (w *workload) look(g *grip) {
+	if g.watch == nil || time.Since(g.heard.looked) < lookEvery {
+		return
+	}
+	g.heard.looked = time.Now()
+	if err := g.watch.Look(); err != nil {
+		w.log.Warn("namespace not looked at", "err", err)
+	}
 }
 
 func (w *workload) alert(t alert.Tampering) {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,7 +46,10 @@ type workload struct {
 	cause   string // of the latest kick
 	waiters []chan error
 	state   inForce
-	reader  *firewall.Reader // nil while the namespace is not open
+	reader  *firewall.Reader     // nil while the namespace is not open
+	places  map[string]place     // of the interfaces, by the name that CNI gave; replaced, never written to
+	found   map[string]time.Time // since when interfaces are known that no ADD told of
+	gaps    []string             // of its interfaces, that were told
 }
 
 // inForce is what a workload's namespace holds, for those who ask.
@@ -103,7 +107,7 @@ func (w *workload) merged(more StoredWorkload) (StoredWorkload, bool) {
 		switch {
 		case at < 0:
 			r.Interfaces = append(r.Interfaces, ifc)
-		case !sameInterface(r.Interfaces[at], ifc): // re-made by the runtime under the same name
+		case !sameInterface(r.Interfaces[at], ifc), r.Interfaces[at].Found: // re-made by the runtime under the same name; or found before
 			r.Interfaces[at] = ifc
 		default:
 			continue
@@ -214,12 +218,19 @@ func (w *workload) identity(listed bool) identity.Workload {
 // interfaces is the record's interfaces as package firewall wants them.
 func (w *workload) interfaces() ([]firewall.Interface, error) {
 	var out []firewall.Interface
-	for _, i := range w.stored().Interfaces {
+	w.mu.Lock()
+	stored, places := w.record.Interfaces, w.places
+	w.mu.Unlock()
+	for _, i := range stored {
+		p, looked := places[i.Name]
+		if looked && p.absent {
+			continue
+		}
 		mac, err := net.ParseMAC(i.MAC)
 		if err != nil && i.MAC != "" {
 			return nil, fmt.Errorf("interface %s: %w", i.Name, err)
 		}
-		out = append(out, firewall.Interface{Name: i.Name, Host: i.Host, HostIndex: i.HostIndex, MAC: mac, Addrs: i.Addrs})
+		out = append(out, firewall.Interface{Name: cmp.Or(p.name, i.Name), Host: i.Host, HostIndex: i.HostIndex, MAC: mac, Addrs: i.Addrs})
 	}
 	return out, nil
 }

@@ -1,34 +1,21 @@
 package firewall
 
 import (
-	"context"
 	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
 	"time"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
-
-// What a Watch remembers of a namespace, at most. Beyond that a change is told, perhaps more than
-// once, but not remembered.
-const (
-	watchMaxLinks     = 1024
-	watchMaxAddresses = 4096
-)
-
-// watchLinks knows the interfaces and addresses of a namespace, so that only what is new is told.
-type watchLinks struct {
-	links     map[int32]watchLink
-	addresses map[watchAddress]struct{}
-}
 
 type watchLink struct {
 	name, kind string
 	mac        string // as bytes
 	loopback   bool
+	master     int32 // the bridge or bond that it is a port of
+	program    uint32
 }
 
 type watchAddress struct {
@@ -36,80 +23,39 @@ type watchAddress struct {
 	prefix netip.Prefix
 }
 
-func newWatchLinks() *watchLinks {
-	return &watchLinks{links: make(map[int32]watchLink), addresses: make(map[watchAddress]struct{})}
-}
-
-// routineRoute tells of interfaces and addresses.
-func (w *Watch) routineRoute(ctx context.Context) error {
-	read := func(b []byte) time.Time {
-		for m := range kernelMessages(b) {
-			if e, ok := w.links.note(m.kind, m.body); ok {
-				w.emit(e)
-			}
-		}
-		return time.Time{}
-	}
-	return w.loop(ctx, w.route, read, func() error {
-		w.blind("interfaces and addresses")
-		events, err := w.links.resync(w.cfg.Namespace)
-		for _, e := range events {
-			w.emit(e)
-		}
-		return err
-	})
-}
-
-// resync asks the kernel for what is there now and returns what is new since the last time.
-func (l *watchLinks) resync(path string) ([]Event, error) {
-	conn, err := dialKernel(path, unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	var events []Event
-	for _, kind := range []netlink.HeaderType{unix.RTM_GETLINK, unix.RTM_GETADDR} {
-		answer, err := conn.Execute(netlink.Message{
-			Header: netlink.Header{Type: kind, Flags: netlink.Request | netlink.Dump},
-			Data:   make([]byte, unix.SizeofIfInfomsg), // of any family; longer than an ifaddrmsg, which is no harm
-		})
-		if err != nil {
-			return nil, fmt.Errorf("list interfaces and addresses: %w", err)
-		}
-		for _, m := range answer {
-			if e, ok := l.note(uint16(m.Header.Type), m.Data); ok {
-				events = append(events, e)
-			}
+// xdpProgram finds the program in IFLA_XDP; zero: none. Source: uapi/linux/if_link.h.
+func xdpProgram(nested []byte) (id uint32) {
+	const attached, anyProgram, driver, generic, hardware = 2, 4, 5, 6, 7
+	for kind, v := range decodeAttributes(nested) {
+		switch {
+		case kind == attached && len(v) > 0 && v[0] != 0 && id == 0:
+			id = 1 // some program
+		case (kind == anyProgram || kind == driver || kind == generic || kind == hardware) && len(v) == 4:
+			id = binary.NativeEndian.Uint32(v)
 		}
 	}
-	return events, nil
-}
-
-// note reads one notification; tell is false where nothing worth an event happened.
-func (l *watchLinks) note(kind uint16, body []byte) (e Event, tell bool) {
-	switch kind {
-	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		if len(body) >= unix.SizeofIfInfomsg && body[0] == unix.AF_UNSPEC { // not a bridge's view of its port
-			return l.link(kind == unix.RTM_DELLINK, body)
-		}
-	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
-		if len(body) >= unix.SizeofIfAddrmsg {
-			return l.address(kind == unix.RTM_DELADDR, body)
-		}
-	}
-	return e, false
+	return id
 }
 
 // link reads struct ifinfomsg and its attributes.
-func (l *watchLinks) link(gone bool, body []byte) (Event, bool) {
+func (p *watchPicture) link(gone bool, body []byte) (out []Event) {
 	index := int32(binary.NativeEndian.Uint32(body[4:]))
 	now := watchLink{loopback: binary.NativeEndian.Uint32(body[8:])&unix.IFF_LOOPBACK != 0}
+	var conf []byte
 	for kind, v := range decodeAttributes(body[unix.SizeofIfInfomsg:]) {
 		switch kind {
 		case unix.IFLA_IFNAME:
 			now.name = watchText(v)
 		case unix.IFLA_ADDRESS:
 			now.mac = string(v)
+		case unix.IFLA_MASTER:
+			if len(v) == 4 {
+				now.master = int32(binary.NativeEndian.Uint32(v))
+			}
+		case unix.IFLA_XDP:
+			now.program = xdpProgram(v)
+		case unix.IFLA_AF_SPEC:
+			conf = v
 		case unix.IFLA_LINKINFO:
 			for kind, v := range decodeAttributes(v) {
 				if kind == unix.IFLA_INFO_KIND {
@@ -118,30 +64,67 @@ func (l *watchLinks) link(gone bool, body []byte) (Event, bool) {
 			}
 		}
 	}
-	was, known := l.links[index]
-	e := Event{Time: time.Now(), Kind: EventLink}
-	switch {
-	case gone:
-		delete(l.links, index)
-		for a := range l.addresses {
-			if a.link == index {
-				delete(l.addresses, a)
-			}
+	was, known := p.links[index]
+	say := func(format string, args ...any) {
+		out = append(out, Event{Time: time.Now(), Kind: EventLink, Index: int(index), What: fmt.Sprintf(format, args...)})
+	}
+	if gone {
+		p.forget(index)
+		if known {
+			say("interface %s is gone: deleted, or moved to another namespace", now)
 		}
-		e.What = fmt.Sprintf("interface %s is gone: deleted, or moved to another namespace", now)
-		return e, known
-	case !known:
-		e.What = fmt.Sprintf("interface %s was added", now)
-	case was.name != now.name:
-		e.What = fmt.Sprintf("interface %s was renamed to %s", was.name, now.name)
-	case was.mac != now.mac:
-		e.What = fmt.Sprintf("the MAC address of interface %s was changed from %s to %s", now.name,
-			net.HardwareAddr(was.mac), net.HardwareAddr(now.mac))
+		return out
 	}
-	if known || len(l.links) < watchMaxLinks {
-		l.links[index] = now
+	if !known {
+		say("interface %s was added", now)
+		out[0].Came = true
+	} else {
+		if was.name != now.name {
+			say("interface %s was renamed to %s", was.name, now.name)
+		}
+		if was.mac != now.mac {
+			say("the MAC address of interface %s was changed from %s to %s", now.name, net.HardwareAddr(was.mac), net.HardwareAddr(now.mac))
+		}
+		if was.master != now.master && now.master != 0 {
+			say("interface %s was made a port of %s", now.name, p.name(now.master))
+		}
 	}
-	return e, e.What != ""
+	if was.program != now.program && now.program != 0 {
+		say("an XDP program was put on interface %s", now.name)
+	}
+	if known || len(p.links) < watchMaxLinks {
+		p.links[index] = now
+	}
+	return append(out, p.sysctls.link(index, now.name, conf)...)
+}
+
+// forget drops what is known of an interface that is gone: its index may come again.
+func (p *watchPicture) forget(index int32) {
+	delete(p.links, index)
+	p.sysctls.forget(index)
+	for a := range p.addresses {
+		if a.link == index {
+			delete(p.addresses, a)
+		}
+	}
+	for r := range p.routes {
+		if r.link == index {
+			delete(p.routes, r)
+		}
+	}
+	for q := range p.qdiscs {
+		if q.link == index {
+			delete(p.qdiscs, q)
+		}
+	}
+}
+
+// name is an interface's name, or its number where it is not known.
+func (p *watchPicture) name(index int32) string {
+	if l, known := p.links[index]; known {
+		return l.name
+	}
+	return fmt.Sprintf("interface %d", index)
 }
 
 func (k watchLink) String() string {
@@ -152,7 +135,7 @@ func (k watchLink) String() string {
 }
 
 // address reads struct ifaddrmsg and its attributes.
-func (l *watchLinks) address(gone bool, body []byte) (Event, bool) {
+func (p *watchPicture) address(gone bool, body []byte) (Event, bool) {
 	var local, other netip.Addr
 	for kind, v := range decodeAttributes(body[unix.SizeofIfAddrmsg:]) {
 		switch kind {
@@ -167,20 +150,20 @@ func (l *watchLinks) address(gone bool, body []byte) (Event, bool) {
 	}
 	a := watchAddress{int32(binary.NativeEndian.Uint32(body[4:])), netip.PrefixFrom(local, int(body[1]))}
 	if gone {
-		delete(l.addresses, a)
+		delete(p.addresses, a)
 		return Event{}, false
 	}
-	if _, known := l.addresses[a]; known || !a.prefix.IsValid() {
+	if _, known := p.addresses[a]; known || !a.prefix.IsValid() {
 		return Event{}, false
 	}
-	if len(l.addresses) < watchMaxAddresses {
-		l.addresses[a] = struct{}{}
+	if len(p.addresses) < watchMaxAddresses {
+		p.addresses[a] = struct{}{}
 	}
-	link := l.links[a.link]
+	link := p.links[a.link]
 	if link.loopback && local.IsLoopback() || local == watchLinkLocal(link.mac) {
 		return Event{}, false // the kernel gives these by itself
 	}
-	return Event{Time: time.Now(), Kind: EventAddress,
+	return Event{Time: time.Now(), Kind: EventAddress, Index: int(a.link),
 		What: fmt.Sprintf("address %s was added to interface %s", a.prefix, link)}, true
 }
 

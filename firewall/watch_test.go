@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,26 +22,36 @@ import (
 // testEvents is a Watch that runs, with what it told.
 type testEvents struct {
 	*Watch
+	of   *Watcher
 	got  chan Event
+	run  func()
 	stop func()
 }
 
 func testWatch(t testing.TB, cfg WatchConfig) *testEvents {
 	t.Helper()
-	w, err := NewWatch(cfg)
+	ev := testWatchLater(t, cfg)
+	ev.run()
+	return ev
+}
+
+// testWatchLater is a Watch that nobody reads before run.
+func testWatchLater(t testing.TB, cfg WatchConfig) *testEvents {
+	t.Helper()
+	of, err := NewWatcher()
 	if err != nil {
 		t.Fatal(err)
 	}
+	ev := &testEvents{of: of, got: make(chan Event, 4096)}
+	cfg.Tell = func(e Event) { ev.got <- e }
+	if ev.Watch, err = of.Watch(cfg); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	ev := &testEvents{Watch: w, got: make(chan Event, 4096)}
 	done := make(chan error, 1)
-	go func() { done <- w.Run(ctx, func(e Event) { ev.got <- e }) }()
-	stopped := false
-	ev.stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
+	ev.run = sync.OnceFunc(func() { go func() { done <- of.Run(ctx) }() })
+	ev.stop = sync.OnceFunc(func() {
+		ev.run()
 		cancel()
 		select {
 		case err := <-done:
@@ -49,10 +61,12 @@ func testWatch(t testing.TB, cfg WatchConfig) *testEvents {
 		case <-time.After(5 * time.Second):
 			t.Error("Run goes on after its context")
 		}
-		if err := w.Close(); err != nil {
-			t.Error(err)
+		for _, err := range []error{ev.Close(), of.Close()} {
+			if err != nil {
+				t.Error(err)
+			}
 		}
-	}
+	})
 	t.Cleanup(ev.stop)
 	return ev
 }
@@ -188,7 +202,7 @@ func TestWatchIgnoresOwnChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	other, err := openTripwire(path) // a socket that the Watch does not know
+	other, err := openTripwire(ns.file, path) // a socket that the Watch does not know
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +260,7 @@ func TestWatchLinksAndAddresses(t *testing.T) {
 		{"link set mv0 name mv1", EventLink, []string{"interface mv0 was renamed to mv1"}},
 		{"link add va type veth peer name vb", EventLink, []string{"interface vb (veth) was added", "interface va (veth) was added"}},
 		{"link add br9 type bridge", EventLink, []string{"interface br9 (bridge) was added"}},
-		{"link set va master br9", EventLink, []string{"the MAC address of interface br9 was changed from "}},
+		{"link set va master br9", EventLink, []string{"interface va was made a port of br9", "the MAC address of interface br9 was changed from "}},
 		{"link del mv1", EventLink, []string{"interface mv1 (macvlan) is gone"}},
 		{"link set eth0 netns " + filepath.Base(node), EventLink, []string{"interface eth0 (veth) is gone"}},
 	} {
@@ -260,26 +274,153 @@ func TestWatchLinksAndAddresses(t *testing.T) {
 	ev.quiet(t, path)
 }
 
-// Too many changes at once: that some were missed is told, and the Watch goes on.
-func TestWatchTellsThatItIsBlind(t *testing.T) {
-	path := testNamespace(t)
-	w, err := NewWatch(WatchConfig{Namespace: path})
+// Routes, rules of routing, traffic control and sysctls of which the kernel tells.
+func TestWatchRoutesTrafficSysctls(t *testing.T) {
+	node, path := testNamespace(t), testNamespace(t)
+	pod := filepath.Base(path)
+	testRun(t, "ip", "-n", filepath.Base(node), "link", "add", "vhost", "up", "type", "veth", "peer", "name", "eth0", "netns", pod)
+	for _, c := range []string{"addr add 10.1.0.5/24 dev eth0", "addr add fd00::5/64 dev eth0 nodad", "link set eth0 up", "link set lo up",
+		"route add default via 10.1.0.1"} {
+		testRun(t, append([]string{"ip", "-n", pod}, strings.Fields(c)...)...)
+	}
+	ev := testWatch(t, WatchConfig{Namespace: path})
+	ev.quiet(t, path)
+	for _, c := range []struct {
+		command string
+		kind    EventKind
+		want    []string
+	}{
+		{"ip route replace default via 10.1.0.9", EventRoute, []string{"a default route via 10.1.0.9 on interface eth0 was added"}},
+		{"ip route add 10.9.0.0/16 via 10.1.0.9", EventRoute, []string{"a route to 10.9.0.0/16 via 10.1.0.9 on interface eth0 was added"}},
+		{"ip -6 route add default via fd00::1 table 7", EventRoute, []string{"a default route via fd00::1 on interface eth0 (table 7) was added"}},
+		{"ip route add local 10.7.0.0/16 dev lo", EventRoute, []string{"a route to 10.7.0.0/16 on interface lo was added"}},
+		{"ip rule add from 1.2.3.4 table 7", EventRoute, []string{"a rule of routing was added (priority 32765, table 7)"}},
+		{"tc qdisc add dev eth0 clsact", EventTraffic, []string{"the qdisc clsact was added to interface eth0"}},
+		{"tc filter add dev eth0 egress bpf bytecode 1,6-0-0-4294967295", EventTraffic, []string{"a filter of traffic control (bpf) was added to interface eth0"}},
+		{"sysctl -w net.ipv4.conf.eth0.proxy_arp=1", EventSysctl, []string{"sysctl net.ipv4.conf.eth0.proxy_arp was changed from 0 to 1"}},
+		{"sysctl -w net.ipv4.conf.eth0.forwarding=1", EventSysctl, []string{"sysctl net.ipv4.conf.eth0.forwarding was changed from 0 to 1"}},
+		{"sysctl -w net.ipv6.conf.eth0.proxy_ndp=1", EventSysctl, []string{"sysctl net.ipv6.conf.eth0.proxy_ndp was changed from 0 to 1"}},
+	} {
+		argv := strings.Fields(c.command)
+		if strings.Contains(c.command, "bytecode") {
+			argv[len(argv)-1] = strings.ReplaceAll(argv[len(argv)-1], "-", " ") // one argument
+		}
+		testIn(t, path, argv...)
+		for _, want := range c.want {
+			if e := ev.next(t); e.Kind != c.kind || !strings.HasPrefix(e.What, want) {
+				t.Errorf("%s: got %+v, want %s", c.command, e, want)
+			}
+		}
+	}
+	ev.quiet(t, path)
+	// Of the others the kernel tells nobody: a look finds them.
+	for command, want := range map[string]string{
+		"net.ipv4.conf.eth0.arp_announce=2":     "sysctl net.ipv4.conf.eth0.arp_announce was changed from 0 to 2",
+		"net.ipv4.conf.all.arp_ignore=3":        "sysctl net.ipv4.conf.all.arp_ignore was changed from 0 to 3",
+		"net.ipv6.conf.eth0.accept_ra=2":        "sysctl net.ipv6.conf.eth0.accept_ra was changed from 1 to 2",
+		"net.ipv4.conf.eth0.route_localnet=1":   "sysctl net.ipv4.conf.eth0.route_localnet was changed from 0 to 1",
+		"net.ipv6.conf.eth0.seg6_enabled=1":     "sysctl net.ipv6.conf.eth0.seg6_enabled was changed from 0 to 1",
+		"net.ipv4.conf.eth0.accept_redirects=0": "sysctl net.ipv4.conf.eth0.accept_redirects was changed from 1 to 0",
+		"net.ipv4.ip_nonlocal_bind=1":           "sysctl net.ipv4.ip_nonlocal_bind was changed from 0 to 1",
+	} {
+		testIn(t, path, "sysctl", "-w", command)
+		for range 2 { // and told once
+			if err := ev.Look(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if e := ev.next(t); e.Kind != EventSysctl || e.What != want {
+			t.Errorf("%s: got %+v, want %s", command, e, want)
+		}
+	}
+	ev.quiet(t, path)
+}
+
+// BenchmarkWatchLook is what a look costs, of which there is one each few seconds for each workload.
+func BenchmarkWatchLook(b *testing.B) {
+	path := testNamespace(b)
+	ev := testWatch(b, WatchConfig{Namespace: path})
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := ev.Look(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// Whoever causes more than a share is made to wait, and others go on.
+func TestWatchIsFair(t *testing.T) {
+	loud, calm := testNamespace(t), testNamespace(t)
+	of, err := NewWatcher()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.nft.conn.SetReadBuffer(4096); err != nil {
+	defer of.Close()
+	var reads atomic.Int64
+	got := make(chan Event, 64)
+	a, err := of.Watch(WatchConfig{Namespace: loud, Tell: func(Event) { reads.Add(1) }})
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer a.Close()
+	b, err := of.Watch(WatchConfig{Namespace: calm, Tell: func(e Event) { got <- e }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- of.Run(ctx) }()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		var lines strings.Builder
+		for range 500 {
+			lines.WriteString("link set lo mtu 1400\nlink set lo mtu 1500\n")
+		}
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			c := exec.Command("ip", "-n", filepath.Base(loud), "-batch", "-")
+			c.Stdin = strings.NewReader(lines.String())
+			_ = c.Run()
+		}
+	}()
+	for range 5 {
+		begin := time.Now()
+		testIn(t, calm, "nft", "add", "table", "ip", "x")
+		select {
+		case <-got:
+			t.Logf("told after %v", time.Since(begin))
+		case <-time.After(10 * time.Second):
+			t.Fatal("the calm namespace is not heard")
+		}
+		testIn(t, calm, "nft", "delete", "table", "ip", "x")
+		<-got
+	}
+	close(stop)
+	<-stopped
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// Too many changes at once: that some were missed is told, and the Watch goes on.
+func TestWatchTellsThatItIsBlind(t *testing.T) {
+	path := testNamespace(t)
+	ev := testWatchLater(t, WatchConfig{Namespace: path})
+	testReadBuffer(t, ev.nft)
 	var b strings.Builder
 	b.WriteString("add table ip t\n")
 	for i := range 500 {
 		fmt.Fprintf(&b, "add chain ip t c%d\n", i)
 	}
 	testLoad(t, path, b.String()) // nobody reads yet
-	ctx, cancel := context.WithCancel(context.Background())
-	got, done := make(chan Event, 4096), make(chan error, 1)
-	go func() { done <- w.Run(ctx, func(e Event) { got <- e }) }()
-	ev := &testEvents{got: got}
+	ev.run()
 	for ev.next(t).Kind != EventBlind {
 	}
 	testIn(t, path, "nft", "delete", "chain", "ip", "t", "c7")
@@ -288,11 +429,14 @@ func TestWatchTellsThatItIsBlind(t *testing.T) {
 			t.Logf("%+v", e)
 		}
 	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
+}
+
+// testReadBuffer makes the kernel's buffer of a socket small.
+func testReadBuffer(t testing.TB, s *polled) {
+	t.Helper()
+	if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4096); err != nil {
+		t.Fatal(err)
 	}
-	w.Close()
 }
 
 // Our own changes, however many, do not even fill the buffer: no one of theirs is lost for them.
@@ -303,14 +447,8 @@ func TestWatchIsNotBlindedByUs(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ns.Close() })
-	w, err := NewWatch(WatchConfig{Namespace: path, Own: ns})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.Close() })
-	if err := w.nft.conn.SetReadBuffer(4096); err != nil {
-		t.Fatal(err)
-	}
+	ev := testWatchLater(t, WatchConfig{Namespace: path, Own: ns})
+	testReadBuffer(t, ev.nft)
 	spec := Spec{Mode: policy.Enforce}
 	spec.Sides.Egress.Isolated = true
 	for i := range 10000 {
@@ -323,14 +461,8 @@ func TestWatchIsNotBlindedByUs(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("10000 elements with a Watch: %v", time.Since(start))
-	ctx, cancel := context.WithCancel(context.Background())
-	ev, done := &testEvents{got: make(chan Event, 16)}, make(chan error, 1)
-	go func() { done <- w.Run(ctx, func(e Event) { ev.got <- e }) }()
+	ev.run()
 	ev.quiet(t, path)
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
 }
 
 // A process in the container can send to our group, but the kernel tells whose message it is.
@@ -389,9 +521,9 @@ func FuzzWatch(f *testing.F) {
 	f.Add(uint16(unix.RTM_NEWLINK), testAttribute(make([]byte, 16), unix.IFLA_IFNAME, []byte("eth\x1b0\x00")))
 	f.Add(uint16(unix.RTM_NEWADDR), testAttribute(make([]byte, 8), unix.IFA_ADDRESS, []byte{10, 0, 0, 1}))
 	f.Fuzz(func(t *testing.T, kind uint16, body []byte) {
-		l := newWatchLinks()
+		p := newWatchPicture()
 		for range 2 {
-			if e, ok := l.note(kind, body); ok {
+			for _, e := range p.note(kind, body) {
 				watchPrintable(t, e)
 			}
 		}

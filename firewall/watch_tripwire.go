@@ -30,20 +30,9 @@ type tripwire struct {
 	removed bool // for good: a lay that is due comes too late
 }
 
-// openTripwire opens the socket; path empty: the process's own namespace.
-func openTripwire(path string) (*tripwire, error) {
-	var file *os.File
-	var err error
-	if path == "" {
-		file, err = openNode(ownNamespacePath)
-	} else {
-		file, err = OpenNamespace(path)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	sock, err := openSocket(file, kernelPlace(path))
+// openTripwire opens the socket in a namespace; where is for errors.
+func openTripwire(file *os.File, where string) (*tripwire, error) {
+	sock, err := openSocket(file, where)
 	if err != nil {
 		return nil, err
 	}
