@@ -40,6 +40,7 @@ type StoredInterface struct {
 	HostIndex int          `json:"hostIndex,omitempty"`
 	MAC       string       `json:"mac"`
 	Addrs     []netip.Addr `json:"addrs"`
+	Found     bool         `json:"found,omitempty"` // the host brought it and no ADD told of it
 }
 
 // StoredPolicy is one policy that came by the API. Whether it is a shadow its key says, not its text.
