@@ -52,6 +52,8 @@ Ready when every pod answers on its ports and every policy is in force.`,
 	f.StringArrayVar(&resolvers, "resolver", nil, "address for the pods' resolv.conf (default: Service kube-system/kube-dns)")
 	f.BoolVar(&o.AllowDNS, "allow-dns", false, "pods may always ask their resolvers (default: only where policy allows it, as in Kubernetes)")
 	f.IntVar(&o.Parallel, "parallel", 0, "pods attached at a time (default 4)")
+	f.BoolVar(&o.Alone, "alone", false, "tell each daemon of all pods (default: several nodes are a cluster and tell each other)")
+	f.BoolVar(&o.Over6, "over6", false, "the cluster's daemons reach each other over IPv6")
 	f.BoolVar(&o.NoBulkhead, "no-bulkhead", false, "bridge alone: neither plugin nor daemon")
 	f.BoolVar(&o.NoListen, "no-listen", false, "nobody listens on container ports")
 	_ = f.MarkHidden("no-bulkhead") // fails for a flag that is not there

@@ -25,7 +25,7 @@ import (
 
 // configure writes what a node's daemon reads: its configuration, the inventory with every address
 // filled in, the policies.
-func (s *State) configure(n *Node, inventory []byte, inv *kube.Inventory, more map[string]any) error {
+func (s *State) configure(n *Node, inv *kube.Inventory, more map[string]any) error {
 	for _, dir := range []string{"inventory", "policies", "state"} {
 		if err := os.MkdirAll(filepath.Join(n.Dir, dir), 0o755); err != nil {
 			return err
@@ -41,6 +41,13 @@ func (s *State) configure(n *Node, inventory []byte, inv *kube.Inventory, more m
 		config["resolvers"] = s.Resolvers
 	}
 	maps.Copy(config, more)
+	if s.Joined {
+		config["cluster"] = s.cluster(n, more["cluster"])
+	}
+	inventory, err := s.inventory(n, inv)
+	if err != nil {
+		return err
+	}
 	b, err := yaml.Marshal(config)
 	if err != nil {
 		return err
@@ -65,7 +72,7 @@ func (n *Node) log() string       { return filepath.Join(n.Dir, "bulkheadd.log")
 
 // inventory is the manifests as the daemons shall see them: the pods that run with the addresses
 // that they have, and nothing that a daemon does not read.
-func (s *State) inventory(inv *kube.Inventory) ([]byte, error) {
+func (s *State) inventory(n *Node, inv *kube.Inventory) ([]byte, error) {
 	var items []any
 	for _, name := range slices.Sorted(maps.Keys(inv.Namespaces)) {
 		items = append(items, &corev1.Namespace{
@@ -73,8 +80,8 @@ func (s *State) inventory(inv *kube.Inventory) ([]byte, error) {
 			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: inv.Namespaces[name]},
 		})
 	}
-	for _, n := range s.Nodes {
-		items = append(items, node(n, inv.Nodes[n.Name].Labels))
+	for _, other := range s.Nodes {
+		items = append(items, node(other, inv.Nodes[other.Name].Labels))
 	}
 	running := map[string]*Pod{}
 	for _, p := range s.Pods {
@@ -84,6 +91,9 @@ func (s *State) inventory(inv *kube.Inventory) ([]byte, error) {
 		p := inv.Pods[i].DeepCopy()
 		p.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
 		if pod := running[p.Namespace+"/"+p.Name]; pod != nil {
+			if !s.toldOf(n, pod) {
+				continue
+			}
 			p.Spec.NodeName, p.UID = pod.Node, ""
 			p.Status.PodIP, p.Status.PodIPs = pod.Addrs[0].String(), nil
 			for _, a := range pod.Addrs {

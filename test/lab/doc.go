@@ -9,6 +9,10 @@
 //	                          ├─ node2 ── cni0 ─── pod
 //	                          └─ outside: every address that is no pod's, node's or Service's
 //
+// Daemons of several nodes are a cluster: each is told of its own pods and hears of the others.
+// [Lab.Cut], [Lab.Lose], [Lab.Bend] and [Lab.Unplug] trouble the LAN between them, [Lab.KillDaemon] and
+// its like the daemons.
+//
 // [Up] makes a [Lab] from manifests, [Open] finds one again, [Lab.Down] leaves nothing of it.
 // [Lab.Exec] and [Lab.Start] run programs in a pod with few capabilities, [Lab.Probe] sends real
 // packets and tells what arrived. Listeners and probes live in one process per lab, the agent.

@@ -16,11 +16,11 @@ import (
 )
 
 const threeNodes = `
-{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: shop}, spec: {nodeName: n1, containers: [{ports: [{containerPort: 8080}]}]}, status: {podIPs: [{ip: 10.244.1.10}, {ip: "fd00:244:1::10"}]}}
+{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: shop, labels: {app: a}}, spec: {nodeName: n1, containers: [{ports: [{containerPort: 8080}]}]}, status: {podIPs: [{ip: 10.244.1.10}, {ip: "fd00:244:1::10"}]}}
 ---
-{apiVersion: v1, kind: Pod, metadata: {name: b, namespace: shop}, spec: {nodeName: n2, containers: [{ports: [{containerPort: 8080}]}]}, status: {podIPs: [{ip: 10.244.2.10}, {ip: "fd00:244:2::10"}]}}
+{apiVersion: v1, kind: Pod, metadata: {name: b, namespace: shop, labels: {app: b}}, spec: {nodeName: n2, containers: [{ports: [{containerPort: 8080}]}]}, status: {podIPs: [{ip: 10.244.2.10}, {ip: "fd00:244:2::10"}]}}
 ---
-{apiVersion: v1, kind: Pod, metadata: {name: c, namespace: shop}, spec: {nodeName: n3, containers: [{ports: [{containerPort: 8080}]}]}, status: {podIPs: [{ip: 10.244.3.10}, {ip: "fd00:244:3::10"}]}}
+{apiVersion: v1, kind: Pod, metadata: {name: c, namespace: shop, labels: {app: c}}, spec: {nodeName: n3, containers: [{ports: [{containerPort: 8080}]}]}, status: {podIPs: [{ip: 10.244.3.10}, {ip: "fd00:244:3::10"}]}}
 `
 
 func TestFaultRules(t *testing.T) {

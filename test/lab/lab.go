@@ -28,6 +28,8 @@ type Options struct {
 	Mode       string         // defaultMode of the daemons; default enforce with policies, learn without
 	Bin        string         // folder of the programs; default see FindBin
 	NoBulkhead bool           // bridge alone: neither plugin nor daemon
+	Alone      bool           // each daemon is told of all pods and hears of no other; default: several nodes are a cluster
+	Over6      bool           // the cluster's daemons reach each other over IPv6
 	NoListen   bool           // nobody listens on container ports but what the caller starts
 	AllowDNS   bool           // pods may always ask their resolvers; default no, as upstream: a policy must allow it
 	Resolvers  []netip.Addr   // in the pods' resolv.conf; default the addresses of kube-system/kube-dns
@@ -114,6 +116,7 @@ func (o Options) plan() (*State, *kube.Inventory, []string, error) {
 		return nil, nil, nil, err
 	}
 	notes, err := plan(s, inv)
+	s.Joined, s.Over6 = !o.Alone && s.Bulkhead && len(s.Nodes) > 1, o.Over6
 	return s, inv, append(inv.Notes, notes...), err
 }
 
@@ -144,13 +147,8 @@ func FindBin(given string) (string, error) {
 	if exe, err := os.Executable(); err == nil {
 		candidates = append(candidates, filepath.Dir(exe))
 	}
-	if dir, err := os.Getwd(); err == nil {
-		for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-			if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-				candidates = append(candidates, filepath.Join(dir, "bin"))
-				break
-			}
-		}
+	if dir, err := checkout(); err == nil {
+		candidates = append(candidates, filepath.Join(dir, "bin"))
 	}
 	for _, dir := range candidates {
 		if dir == "" {
@@ -282,6 +280,16 @@ func (l *Lab) probe(ctx context.Context, path string, probes []Probe) ([]Probe, 
 	return out, nil
 }
 
+// Inside runs f on a thread in a pod's, a node's or the "outside" network: sockets that f opens stay
+// there, programs that it starts begin there.
+func (l *Lab) Inside(where string, f func() error) error {
+	netns, _, err := l.where(where)
+	if err != nil {
+		return err
+	}
+	return within(nsPath(netns), f)
+}
+
 // AddOutside makes addresses hosts of the outside network, so that programs started in
 // [State.Outside] may use them. Probe does so by itself.
 func (l *Lab) AddOutside(ctx context.Context, addrs ...netip.Addr) error {
@@ -294,6 +302,10 @@ func (l *Lab) Attach(ctx context.Context, pod string) error {
 	if err != nil {
 		return err
 	}
+	p.ContainerID, p.Detached = containerID(), false
+	if err := l.write(); err != nil {
+		return err
+	}
 	return l.attach(ctx, p)
 }
 
@@ -304,5 +316,6 @@ func (l *Lab) Detach(ctx context.Context, pod string) error {
 	if err != nil {
 		return err
 	}
-	return l.detach(ctx, p)
+	p.Detached = true
+	return errors.Join(l.detach(ctx, p), l.write())
 }

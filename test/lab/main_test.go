@@ -3,8 +3,6 @@ package lab
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -24,7 +22,7 @@ func run(m *testing.M) int {
 			return 1
 		}
 		defer os.RemoveAll(dir)
-		if err := build(dir); err != nil {
+		if err := Build(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
@@ -36,27 +34,6 @@ func run(m *testing.M) int {
 		return 1
 	}
 	return code
-}
-
-// build makes the product's programs and takes the reference plugins from the checkout's bin/cni.
-func build(dir string) error {
-	root, err := filepath.Abs("../..")
-	if err != nil {
-		return err
-	}
-	plugins := filepath.Join(root, "bin", "cni")
-	for _, argv := range [][]string{
-		{filepath.Join(root, "test", "tools", "build.sh"), plugins},
-		{"go", "build", "-o", dir + "/", root + "/cmd/bulkheadd", root + "/cmd/bulkhead-cni", root + "/cmd/bulkhead-lab"},
-	} {
-		cmd := exec.Command(argv[0], argv[1:]...)
-		cmd.Dir = root
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%v: %w: %s", argv, err, out)
-		}
-	}
-	return os.Symlink(plugins, filepath.Join(dir, "cni"))
 }
 
 // needRoot skips a test that needs root, or fails it where root is promised.

@@ -58,7 +58,7 @@ func (l *Lab) make(ctx context.Context, inv *kube.Inventory, o Options, progress
 	}
 	ctx, cancel := context.WithTimeout(ctx, settle)
 	defer cancel()
-	if err := l.inForce(ctx); err != nil {
+	if err := errors.Join(l.inForce(ctx), l.knownEverywhere(ctx)); err != nil {
 		return err
 	}
 	progress("%d policies in force, mode %s, %.1f s", l.Policies, l.Mode, time.Since(start).Seconds())
@@ -67,12 +67,11 @@ func (l *Lab) make(ctx context.Context, inv *kube.Inventory, o Options, progress
 
 // files writes everything that daemons and plugins read.
 func (l *Lab) files(inv *kube.Inventory, more map[string]any) error {
-	inventory, err := l.inventory(inv)
-	if err != nil {
+	if err := l.join(); err != nil {
 		return err
 	}
 	for _, n := range l.Nodes {
-		if err := errors.Join(l.conflists(n), l.configure(n, inventory, inv, more)); err != nil {
+		if err := errors.Join(l.conflists(n), l.configure(n, inv, more)); err != nil {
 			return fmt.Errorf("node %s: %w", n.Name, err)
 		}
 	}

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"cmp"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -118,10 +119,9 @@ func (p *planner) pods() error {
 		}
 		pod := &Pod{Namespace: w.Namespace, Name: w.Name, Node: w.Node, UID: string(kp.UID), HostNetwork: w.HostNetwork,
 			Addrs: slices.Clone(w.Addrs), Ports: w.Ports}
-		sum := sha256.Sum256([]byte(s.Name + " " + s.Created.String() + " " + pod.String()))
-		pod.ContainerID = hex.EncodeToString(sum[:])
+		pod.ContainerID = containerID()
 		if pod.UID == "" {
-			h := hex.EncodeToString(sum[16:])
+			h := pod.ContainerID[32:]
 			pod.UID = h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:32]
 		}
 		s.Pods = append(s.Pods, pod)
@@ -151,6 +151,13 @@ func (p *planner) pods() error {
 		}
 	}
 	return nil
+}
+
+// containerID is what a runtime would call a new container.
+func containerID() string {
+	var b [32]byte
+	rand.Read(b[:]) // never fails since Go 1.24
+	return hex.EncodeToString(b[:])
 }
 
 // unicast refuses what cannot be the address of a host.

@@ -24,6 +24,8 @@ type State struct {
 	Created   time.Time
 	Mode      string // the daemons' defaultMode
 	Bulkhead  bool   // false: bridge alone, neither plugin nor daemon
+	Joined    bool   // the daemons are a cluster: each is told of its own pods, and hears of others by gossip
+	Over6     bool   // and reach each other over IPv6
 	Listen    bool   // the agent answers on container ports
 	AllowDNS  bool   // the daemons' allowDNS
 	Policies  int    // documents given to Up
@@ -74,7 +76,8 @@ type Pod struct {
 	HostNetwork bool
 	Addrs       []netip.Addr // at most one per family, IPv4 first
 	Ports       []identity.ContainerPort
-	Net         int // index of its Net on its node
+	Net         int  // index of its Net on its node
+	Detached    bool // it has no namespace now
 }
 
 // String is namespace/name.

@@ -138,7 +138,7 @@ type kernel struct {
 }
 
 func newKernel(ctx context.Context, o lab.Options) (*kernel, error) {
-	o.Mode = policy.Enforce.String()
+	o.Mode, o.Alone = policy.Enforce.String(), true // every daemon is told what the evaluator is told
 	l, err := lab.Up(ctx, o)
 	if err != nil {
 		return nil, err
