@@ -40,8 +40,9 @@ type Trace struct {
 type TraceStep struct {
 	Place    string `json:"place"`
 	Fate     string `json:"fate"`
-	Alert    bool   `json:"alert,omitempty"` // passed, and enforce would have dropped it
-	Table    string `json:"table,omitempty"` // of the rule that decided; empty where none looked
+	Alert    bool   `json:"alert,omitempty"`    // passed, and enforce would have dropped it
+	Rejected bool   `json:"rejected,omitempty"` // dropped, and who asked was told so
+	Table    string `json:"table,omitempty"`    // of the rule that decided; empty where none looked
 	Chain    string `json:"chain,omitempty"`
 	Rule     string `json:"rule,omitempty"` // as nft prints it
 	Comment  string `json:"comment,omitempty"`

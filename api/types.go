@@ -147,7 +147,8 @@ type Flow struct {
 	Protocol  string    `json:"protocol"`
 	Port      uint16    `json:"port"`
 	Verdict   string    `json:"verdict"`
-	Rule      string    `json:"rule,omitempty"` // which rule said so
+	OnDeny    string    `json:"onDeny,omitempty"` // how a denial was told: "reject" or "drop"
+	Rule      string    `json:"rule,omitempty"`   // which rule said so
 	Count     uint64    `json:"count"`
 	Event     string    `json:"event"` // birth, denied, spoof, raw
 }
@@ -211,8 +212,9 @@ type ExplainRequest struct {
 
 // Explanation is a verdict with its reasons.
 type Explanation struct {
-	Verdict string      `json:"verdict"` // what happens to the packet: allow, alert or deny
-	Policy  string      `json:"policy"`  // what policy says, whatever the modes: allow or deny
+	Verdict string      `json:"verdict"`          // what happens to the packet: allow, alert or deny
+	Policy  string      `json:"policy"`           // what policy says, whatever the modes: allow or deny
+	OnDeny  string      `json:"onDeny,omitempty"` // how a denial is told: "reject" or "drop"
 	Client  string      `json:"client"`
 	Server  string      `json:"server"`
 	Egress  ExplainSide `json:"egress"`
@@ -229,6 +231,7 @@ type ExplainSide struct {
 	Verdict  string   `json:"verdict"`
 	Rule     string   `json:"rule,omitempty"`
 	Reason   string   `json:"reason"`
+	OnDeny   string   `json:"onDeny,omitempty"`   // where it is denied: "reject" or "drop"; asked of files, only where a policy says it
 	Policies []string `json:"policies,omitempty"` // that select this end in this direction
 
 	Rules []ExplainRule `json:"rules,omitempty"` // that decide, match or nearly match

@@ -32,6 +32,7 @@ type Config struct {
 	PromoteAge         time.Duration             // promoteAge: and for how long it must be there
 	AllowNode          bool                      // allowNode: the node may always talk to its own workloads
 	AllowDNS           bool                      // allowDNS: workloads may always ask their resolvers
+	OnDeny             OnDeny                    // onDeny: Drop or Reject, for both directions or a mapping of egress and ingress: how denials are told where no policy says it
 	DropUnreadAnswers  bool                      // dropUnreadAnswers: DNS answers that nobody could read are dropped where policy names names; else they pass
 	Namespace          string                    // namespace: of workloads whose runtime knows none
 	Containerd         string                    // containerd: socket of containerd, asked for labels of containers; "" is never asked
@@ -65,6 +66,7 @@ func DefaultConfig() Config {
 		PromoteAge:         time.Hour,
 		AllowNode:          true,
 		AllowDNS:           true,
+		OnDeny:             OnDeny{policy.Drop, policy.Drop},
 		Namespace:          "default",
 		Containerd:         "/run/containerd/containerd.sock",
 		Podman:             "/run/podman/podman.sock",
@@ -81,7 +83,7 @@ func (c *Config) fields() map[string]any {
 		"socket": &c.Socket, "node": &c.Node, "stateDir": &c.StateDir, "policyDir": &c.PolicyDir,
 		"inventoryDir": &c.InventoryDir, "defaultMode": &c.DefaultMode,
 		"promoteConnections": &c.PromoteConnections, "promoteAge": &c.PromoteAge,
-		"allowNode": &c.AllowNode, "allowDNS": &c.AllowDNS, "dropUnreadAnswers": &c.DropUnreadAnswers, "namespace": &c.Namespace,
+		"allowNode": &c.AllowNode, "allowDNS": &c.AllowDNS, "dropUnreadAnswers": &c.DropUnreadAnswers, "onDeny": &c.OnDeny, "namespace": &c.Namespace,
 		"containerd": &c.Containerd, "podman": &c.Podman,
 		"resolvers": &c.Resolvers, "networks": &c.Networks, "podBlocks": &c.PodBlocks,
 		"alertLog": &c.AlertLog, "alertLogSize": &c.AlertLogSize, "labelOrder": &c.LabelOrder,

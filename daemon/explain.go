@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -46,6 +47,8 @@ func (d *Daemon) Explain(_ context.Context, r api.ExplainRequest) (api.Explanati
 	x.Verdict, x.Policy = outcome(decision, cm, sm).String(), decision.Verdict.String()
 	x.Client, x.Server = client.String(), server.String()
 	x.Egress, x.Ingress = explainSide(decision.Egress, why.Egress, client, cm), explainSide(decision.Ingress, why.Ingress, server, sm)
+	x.Egress.OnDeny, x.Ingress.OnDeny = d.cfg.OnDeny.manner(decision.Egress, policy.Egress, cm), d.cfg.OnDeny.manner(decision.Ingress, policy.Ingress, sm)
+	x.OnDeny = cmp.Or(x.Egress.OnDeny, x.Ingress.OnDeny)
 	x.Notes = append(x.Notes, d.throughVIP(view, m, decision, c, &x)...)
 	x.Seen = d.seen(view, c)
 	return x, nil

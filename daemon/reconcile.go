@@ -200,7 +200,7 @@ func (w *workload) wanted(g *grip) (firewall.Spec, error) {
 		return firewall.Spec{}, err
 	}
 	mode := w.d.modes.Load().of(me.Service)
-	return firewall.Spec{Mode: mode, Sides: w.sides(g, view, me), Interfaces: ifcs,
+	return firewall.Spec{Mode: mode, Sides: w.d.cfg.OnDeny.told(w.sides(g, view, me)), Interfaces: ifcs,
 		Resolvers: w.resolvers(), AnswersClosed: w.d.cfg.DropUnreadAnswers, Hear: mode == policy.Learn || w.d.rules.Load().triesNames(view, me), NoQueue: firewall.NoAnswerQueue()}, nil
 }
 

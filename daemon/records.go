@@ -96,7 +96,11 @@ func (d *Daemon) onRecord(id string, r flow.Record) {
 		}
 	}
 	d.alerts.Report(c)
-	d.flows.add(flowRow(&c))
+	row := flowRow(&c)
+	if r.Event == flow.Denied { // by the end that reports it
+		row.OnDeny = d.cfg.OnDeny.manner(sideOf(&c), r.Direction, policy.Enforce)
+	}
+	d.flows.add(row)
 }
 
 func (d *Daemon) count(r *flow.Record) {
@@ -126,12 +130,17 @@ func flowRow(c *alert.Case) api.Flow {
 	if len(c.Names) > 0 && c.Server.Kind == identity.World {
 		row.Name = c.Names[0]
 	}
-	side := c.Decision.Egress
-	if r.Direction == policy.Ingress {
-		side = c.Decision.Ingress
-	}
+	side := sideOf(c)
 	row.Rule = cmp.Or(side.Rule, strings.Join(side.Policies, ", "))
 	return row
+}
+
+// sideOf is what policy says of the end that reports.
+func sideOf(c *alert.Case) policy.SideDecision {
+	if c.Record.Direction == policy.Ingress {
+		return c.Decision.Ingress
+	}
+	return c.Decision.Egress
 }
 
 func addrText(p identity.Peer) string {

@@ -11,7 +11,7 @@ func compareTrace(out *api.Trace, traced firewall.Traced, egress, ingress policy
 	out.Agrees, out.Outcome = true, api.FateNotReached
 	for i, s := range traced.Steps {
 		stage := firewall.Stage(i)
-		row := api.TraceStep{Place: stage.String(), Fate: s.Fate.String(), Alert: s.Alerted, Table: s.Table, Chain: s.Chain,
+		row := api.TraceStep{Place: stage.String(), Fate: s.Fate.String(), Alert: s.Alerted, Rejected: s.Rejected, Table: s.Table, Chain: s.Chain,
 			Rule: s.Rule, Comment: s.Comment}
 		if s.Fate != firewall.NotHere {
 			row.Expected, row.Policy = expected(stage, egress, ingress, d)

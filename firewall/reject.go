@@ -73,8 +73,10 @@ func rejectChain(spec Spec, d policy.Direction) *Chain {
 	return c
 }
 
+const rejectText = "reject with "
+
 func rejectWith(text string, kind uint32, code uint8) clause {
-	return clause{"reject with " + text, []expr.Any{&expr.Reject{Type: kind, Code: code}}}
+	return clause{rejectText + text, []expr.Any{&expr.Reject{Type: kind, Code: code}}}
 }
 
 // moreThan matches what exceeds a number of packets a second, bursts of twice as many aside.

@@ -65,6 +65,8 @@ type Step struct {
 	Rule    string // as nft prints it; empty for a chain's policy, and for rules of others
 	Comment string
 	Alerted bool // passed, and enforce would have dropped it
+
+	Rejected bool // dropped, and who asked was told so
 }
 
 // Traced is what became of a probe.

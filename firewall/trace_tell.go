@@ -52,7 +52,7 @@ func stepOf(path []traceEvent) Step {
 	for _, e := range path {
 		switch {
 		case e.drop:
-			step.Fate = Dropped
+			step.Fate, step.Rejected = Dropped, strings.Contains(e.rule.Text, rejectText)
 			use(e)
 			return step
 		case e.ours && !bookkeeping(e.chain):

@@ -1,6 +1,9 @@
 package policy
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // OnDeny is how a denial reaches who asked. The zero value leaves it to the daemon's configuration.
 type OnDeny uint8
@@ -27,6 +30,9 @@ var onDenyWords = []string{wordDrop, wordReject}
 
 func (o OnDeny) String() string { return [...]string{"", wordReject, wordDrop}[o] }
 
+// Verb is the manner as verdicts tell it: "reject" or "drop".
+func (o OnDeny) Verb() string { return strings.ToLower(o.String()) }
+
 func (o OnDeny) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
 // UnmarshalText reads Drop or Reject; nothing leaves it to the default.
@@ -50,6 +56,15 @@ func (o OnDeny) Or(byDefault OnDeny) OnDeny {
 		return byDefault
 	}
 	return o
+}
+
+// OnDeny is how a denied connection is told so, where a policy says it: "reject" or "drop". Where the
+// client's end denies, nothing reaches the server's.
+func (d Decision) OnDeny() string {
+	if d.Egress.Verdict == Deny {
+		return d.Egress.OnDeny.Verb()
+	}
+	return d.Ingress.OnDeny.Verb()
 }
 
 func (c *converter) onDeny(path, word string) OnDeny {

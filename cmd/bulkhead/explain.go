@@ -76,7 +76,7 @@ func parsePort(s string) (api.ExplainRequest, error) {
 }
 
 func (a *app) printExplanation(x api.Explanation, port string) error {
-	fmt.Fprintf(a.out, "%s → %s %s: %s\n", x.Client, x.Server, port, a.word(x.Verdict))
+	fmt.Fprintf(a.out, "%s → %s %s: %s%s\n", x.Client, x.Server, port, a.word(x.Verdict), mannerText(x.Verdict, x.OnDeny))
 	if x.Policy != x.Verdict {
 		fmt.Fprintf(a.out, "policy says %s; the modes of the ends make it %s\n", a.word(x.Policy), a.word(x.Verdict))
 	}
@@ -95,8 +95,19 @@ func (a *app) printExplanation(x api.Explanation, port string) error {
 	return nil
 }
 
+// mannerText says how a denial is told.
+func mannerText(verdict, onDeny string) string {
+	switch {
+	case verdict != "deny" || onDeny == "":
+		return ""
+	case onDeny == "reject":
+		return ", rejected"
+	}
+	return ", dropped"
+}
+
 func (a *app) printSide(name string, s api.ExplainSide) {
-	fmt.Fprintf(a.out, "%-7s  %s: %s", name, a.word(s.Verdict), s.Reason)
+	fmt.Fprintf(a.out, "%-7s  %s%s: %s", name, a.word(s.Verdict), mannerText(s.Verdict, s.OnDeny), s.Reason)
 	var about []string
 	if s.Workload != "" {
 		about = append(about, s.Workload)

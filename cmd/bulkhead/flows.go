@@ -38,7 +38,7 @@ func (a *app) flows() *cobra.Command {
 			return a.print(flows, func() error {
 				var rows [][]string
 				for _, f := range flows {
-					rows = append(rows, []string{clock(f.Time), f.Event, f.Verdict, f.Client, serverOf(f), portOf(f.Protocol, f.Port),
+					rows = append(rows, []string{clock(f.Time), f.Event, f.Verdict + mannerText(f.Verdict, f.OnDeny), f.Client, serverOf(f), portOf(f.Protocol, f.Port),
 						strconv.FormatUint(f.Count, 10), f.Workload, f.Rule})
 				}
 				return a.table("TIME EVENT VERDICT CLIENT SERVER PORT COUNT REPORTED-BY RULE", rows)
@@ -56,7 +56,7 @@ func (a *app) flows() *cobra.Command {
 }
 
 func (a *app) flowLine(f api.Flow) string {
-	return fmt.Sprintf("%s  %-6s  %-5s  %s → %s %s  x%d  %s", clock(f.Time), f.Event, a.word(f.Verdict), f.Client, serverOf(f),
+	return fmt.Sprintf("%s  %-6s  %-5s%s  %s → %s %s  x%d  %s", clock(f.Time), f.Event, a.word(f.Verdict), mannerText(f.Verdict, f.OnDeny), f.Client, serverOf(f),
 		portOf(f.Protocol, f.Port), f.Count, f.Rule)
 }
 

@@ -86,6 +86,7 @@ func explainOffline(off *offline, client, server string, port suite.Port) (api.E
 	d := why.Decision
 	x.Client, x.Server = client, server
 	x.Verdict, x.Policy = d.Verdict.String(), d.Verdict.String()
+	x.OnDeny = d.OnDeny()
 	x.Egress, x.Ingress = explainedSide(d.Egress, why.Egress, q.Client), explainedSide(d.Ingress, why.Ingress, q.Server)
 	if q.Server.Kind == identity.VIP {
 		x.Notes = append(x.Notes, behindText(c.View(), q))
@@ -106,7 +107,7 @@ func behindText(v *identity.View, q policy.Connection) string {
 }
 
 func explainedSide(s policy.SideDecision, why explain.Side, p identity.Peer) api.ExplainSide {
-	out := api.ExplainSide{Isolated: s.Isolated, Verdict: s.Verdict.String(), Rule: s.Rule, Reason: s.Reason, Policies: s.Policies}
+	out := api.ExplainSide{Isolated: s.Isolated, Verdict: s.Verdict.String(), Rule: s.Rule, Reason: s.Reason, Policies: s.Policies, OnDeny: s.OnDeny.Verb()}
 	if p.Workload != nil {
 		out.Workload = p.Workload.Namespace + "/" + p.Workload.Name
 	}

@@ -27,8 +27,8 @@ func (a *app) policyVerdicts() *cobra.Command {
 inventory (Namespace, Pod, Service and Node manifests, or what "bulkhead workloads -o json" prints), in
 any mixture of files. Probes are a JSON array of
   {"client": "ns/pod or IP", "server": "ns/pod or IP", "protocol": "TCP|UDP|SCTP|ICMP", "port": 80 or "name"}
-and the answer is the same array with "egress", "ingress" and "verdict" ("allow" or "deny") and the
-"reasons", or with "error" where there can be no verdict. It is what "bulkhead-lab probe" finds with
+and the answer is the same array with "egress", "ingress" and "verdict" ("allow" or "deny"), "onDeny"
+("reject" or "drop") where a policy says how a denial is told, and the "reasons", or with "error" where there can be no verdict. It is what "bulkhead-lab probe" finds with
 real packets: the node may talk to its own pods, DNS needs a rule like everything else, an address that
 nobody has is the world. Exits with 1 where a name is nobody's.`,
 		Example: "  bulkhead policy verdicts -f policies/ -f cluster.yaml --probes probes.json",

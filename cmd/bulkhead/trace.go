@@ -76,6 +76,9 @@ func (a *app) printTrace(t api.Trace) error {
 		if s.Expected != "" && fate != s.Expected {
 			fate += " (!)"
 		}
+		if s.Rejected {
+			fate += ", rejected"
+		}
 		rows = append(rows, []string{s.Place, fate, s.Expected, ruleOf(s)})
 	}
 	if err := a.table("PLACE GOT PREDICTED RULE", rows); err != nil {

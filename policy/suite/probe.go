@@ -35,7 +35,7 @@ type field struct {
 const maxProbeErrors = 20
 
 // answerKeys are what an answer adds; a question that is an old answer loses them.
-var answerKeys = []string{"ingress", "egress", "verdict", "reasons", "latency_ms", "error"}
+var answerKeys = []string{"ingress", "egress", "verdict", "onDeny", "reasons", "latency_ms", "error"}
 
 // ParseProbes reads probes.json: an array of objects
 //
@@ -319,7 +319,8 @@ func (c *Cluster) portNamed(server Member, to netip.Addr, name string, protocol 
 }
 
 // AppendJSON writes the probe as it came with its answer behind it: egress, ingress and verdict
-// ("allow" or "deny") and the reasons, or error.
+// ("allow" or "deny"), onDeny where a policy says how a denial is told ("reject" or "drop"), and the
+// reasons, or error.
 func (a Answer) AppendJSON(b []byte, p *Probe) ([]byte, error) {
 	b = append(b, '{')
 	for _, f := range p.fields {
@@ -332,6 +333,9 @@ func (a Answer) AppendJSON(b []byte, p *Probe) ([]byte, error) {
 	b = append(append(b, `"egress":"`...), a.Decision.Egress.Verdict.String()...)
 	b = append(append(b, `","ingress":"`...), a.Decision.Ingress.Verdict.String()...)
 	b = append(append(b, `","verdict":"`...), a.Decision.Verdict.String()...)
+	if o := a.Decision.OnDeny(); o != "" {
+		b = append(append(b, `","onDeny":"`...), o...)
+	}
 	return appendText(append(b, `","reasons":`...), a.Decision.Reasons(), '}')
 }
 
