@@ -155,6 +155,7 @@ func (w *workload) reconcile(ctx context.Context, g *grip, cause string) error {
 	}
 	w.log.Debug("rules in force", "reason", cause, "mode", spec.Mode.String(), "count", changes, "took", time.Since(begin))
 	w.tellWarnings(g)
+	w.tellSeizures(g)
 	if err := w.openMeter(g); err != nil {
 		w.log.Warn("counters not read", "err", err)
 	}

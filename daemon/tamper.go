@@ -156,6 +156,15 @@ func (w *workload) look(g *grip) {
 	}
 }
 
+// tellSeizures alerts of tables of ours that somebody had taken while nobody held them.
+func (w *workload) tellSeizures(g *grip) {
+	for _, s := range g.ns.Seizures() {
+		w.alert(alert.Tampering{Time: w.d.now(), What: s.String(), Table: s.Table, Process: s.Process, PID: s.PID,
+			Why:    "until then the namespace's own rules were whatever that process wanted; the guard on the host's end held",
+			Advice: "end that container, and run bulkheadd holder, so that the rules belong to somebody while the daemon is away"})
+	}
+}
+
 func (w *workload) alert(t alert.Tampering) {
 	t.Workload = w.d.index.View().Workload(w.id)
 	w.d.alerts.Send(t.Alert(w.d.cfg.Node))

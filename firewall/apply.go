@@ -72,7 +72,7 @@ func (ns *Namespace) applySteps(want *Ruleset) (int, error) {
 		if err != nil {
 			return total, err
 		}
-		ns.have, ns.unsure = step, false
+		ns.have, ns.unsure = ns.placed(step), false
 	}
 	return total, nil
 }
@@ -83,6 +83,7 @@ func (ns *Namespace) applyOnce(want *Ruleset) (int, error) {
 			return 0, err
 		}
 	}
+	want = ns.placed(want)
 	changes := ns.withNames(Diff(ns.have, want))
 	revokes := want.spec.Mode == policy.Enforce && (ns.owed || mayRevoke(changes))
 	if len(changes) == 0 && !revokes {

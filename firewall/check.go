@@ -37,7 +37,15 @@ func (ns *Namespace) Check() error {
 	}
 	have := &Ruleset{}
 	var what []string
-	for _, t := range ns.applied.Tables {
+	applied := ns.placed(ns.applied)
+	for name := range ns.beside {
+		for _, t := range ns.applied.Tables {
+			if port, err := ns.in.ownerOf(t); t.Name == name && t.Place == InWorkload && err == nil && (port == 0 || port == ns.in.port) {
+				what = append(what, fmt.Sprintf("table %s %s is free again: use it", t.Family, t.Name))
+			}
+		}
+	}
+	for _, t := range applied.Tables {
 		s := ns.socket(t.Place)
 		st, err := s.readTable(t)
 		if err != nil {
@@ -51,7 +59,7 @@ func (ns *Namespace) Check() error {
 		}
 		have.Tables = append(have.Tables, st.checked(ns.features.tableFlags))
 	}
-	for _, c := range Diff(have, ns.applied) {
+	for _, c := range Diff(have, applied) {
 		if !slices.Contains([]Op{FlushSet, FlushChain}, c.Op) || c.Op == FlushChain && len(c.Chain.Rules) == 0 {
 			what = append(what, c.String())
 		}

@@ -191,7 +191,7 @@ func (ns *Namespace) refillNames() error {
 		return err
 	}
 	if spec := ns.applied.spec; spec.Mode == policy.Enforce {
-		return ns.revoke(spec, ns.applied.Tables)
+		return ns.revoke(spec, ns.placed(ns.applied).Tables)
 	}
 	return nil
 }

@@ -155,7 +155,7 @@ func (ns *Namespace) seeds(spec Spec, changes []Change) ([]Change, error) {
 			if t.Family != FamilyNetdev {
 				continue
 			}
-			asked, err := ns.remembered(&Table{Place: InWorkload, Family: FamilyINet, Name: TableName}, t.set(name))
+			asked, err := ns.remembered(ns.placed(&Ruleset{Tables: []*Table{{Place: InWorkload, Family: FamilyINet, Name: TableName}}}).Tables[0], t.set(name))
 			if err != nil {
 				return nil, err
 			}

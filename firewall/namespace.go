@@ -3,6 +3,7 @@ package firewall
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -36,6 +37,8 @@ type Namespace struct {
 	applied  *Ruleset // what was last asked for, nil before the first Apply
 	closed   bool
 	names    nameState
+	beside   map[string]string // names of tables that somebody holds, and those of ours beside them
+	seizures []Seizure         // not told yet
 
 	// owed says that rights were taken away and connections may still be there that stood on them:
 	// something failed, or the daemon before us may have ended in the middle.
@@ -79,7 +82,13 @@ func (ns *Namespace) open(cfg Config) (err error) {
 	}
 	// Other workloads' guards are in the same namespace of the node, and may change meanwhile.
 	for try := 1; ; try++ {
-		if err = ns.read(Compile(Spec{Interfaces: cfg.Interfaces})); !again(err) || try == applyTries {
+		like := Compile(Spec{Interfaces: cfg.Interfaces})
+		strays, err := ns.strays(like)
+		if err == nil {
+			like.Tables = append(like.Tables, strays...)
+			err = ns.read(like)
+		}
+		if !again(err) || try == applyTries {
 			return err
 		}
 	}
@@ -104,11 +113,11 @@ func openNode(path string) (f *os.File, err error) {
 func (ns *Namespace) read(like *Ruleset) error {
 	have := &Ruleset{}
 	for _, t := range like.Tables {
-		got, err := ns.socket(t.Place).takeOver(t, ns.features.tableFlags)
+		got, err := ns.take(t)
 		if err != nil {
 			return err
 		}
-		if got != nil {
+		if got != nil && have.table(got) == nil {
 			have.Tables = append(have.Tables, got)
 		}
 	}
@@ -152,6 +161,9 @@ func (ns *Namespace) Warnings() []string {
 	ns.mu.Lock()
 	defer ns.mu.Unlock()
 	out := slices.Clone(ns.features.warnings)
+	for _, name := range slices.Sorted(maps.Keys(ns.beside)) {
+		out = append(out, fmt.Sprintf("table %s is held by somebody in the namespace; the rules are in force in table %s", name, ns.beside[name]))
+	}
 	if ns.applied == nil {
 		return out
 	}

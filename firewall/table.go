@@ -11,6 +11,20 @@ import (
 // while no daemon was running.
 var ErrOwned = errors.New("owned by another process")
 
+// ownedError is ErrOwned with who owns what.
+type ownedError struct {
+	where string
+	table *Table
+	port  uint32 // of the owner's socket
+}
+
+func (e *ownedError) Error() string {
+	return fmt.Sprintf("%s: table %s %s: %v (netlink port %d); stop the other bulkheadd, or find who holds it: rules there cannot be changed",
+		e.where, e.table.Family, e.table.Name, ErrOwned, e.port)
+}
+
+func (e *ownedError) Unwrap() error { return ErrOwned }
+
 // takeOver reads a table and makes it this socket's own, so that nobody else can change it. A table
 // that is not there stays so: the first Apply makes it together with its rules. nil says that.
 //
@@ -26,8 +40,7 @@ func (s *socket) takeOver(like *Table, flags uint32) (*Table, error) {
 		return st.checked(flags), nil
 	}
 	if st.owner != 0 {
-		return nil, fmt.Errorf("%s: table %s %s: %w (netlink port %d); stop the other bulkheadd, or find who holds it: rules there cannot be changed",
-			s.where, like.Family, like.Name, ErrOwned, st.owner)
+		return nil, &ownedError{s.where, like, st.owner}
 	}
 	if st.flags&tablePersist != flags&tablePersist {
 		st.table.foreign = fmt.Sprintf("its flags are %#x, not %#x", st.flags, flags)
