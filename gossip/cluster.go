@@ -32,6 +32,7 @@ type Config struct {
 	Handlers map[string]Handler
 	// KeysChanged stores the keyring, the encrypting key first, after somebody changed it; nil: not.
 	KeysChanged func(keys [][]byte) error
+	Blocks      []netip.Prefix // this node's own pod ranges, for [Claims]; none: not declared
 	// Check says which writes to registers are taken, and in which rank: see [StateConfig].
 	Check func(Record) (rank uint64, err error)
 	// Trust is a short hash of what Check goes by, shown to the others: see [Member].
@@ -126,6 +127,9 @@ func Join(ctx context.Context, c Config) (*Cluster, error) {
 		} else if err != nil {
 			c.Log.Warn("part of the stored cluster state is not usable and will be fetched again", "err", err)
 		}
+	}
+	if err := g.writeBlocks(); err != nil {
+		return nil, err
 	}
 	g.remember()
 	conf, err := g.memberlistConfig()
