@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -18,13 +19,13 @@ type tenure struct {
 
 // claimLocked brings r's claims in line with r.told. Claims that it has made before in the same way
 // stay as they are, lost ones too. It returns the addresses whose owner may have changed.
-func (ix *Index) claimLocked(r *record, before Workload) []netip.Addr {
+func (ix *Index) claimLocked(r *record, before *Workload) []netip.Addr {
 	restated := !r.told.Since.Equal(before.Since) || r.told.HostNetwork != before.HostNetwork
 	if restated || !slices.Equal(r.told.Addrs, before.Addrs) {
 		r.spent = false
 	}
 	var touched []netip.Addr
-	for a := range r.claims {
+	for _, a := range r.claimed() {
 		if r.told.HostNetwork || restated || !slices.Contains(r.told.Addrs, a) {
 			ix.unclaimLocked(r, a)
 			touched = append(touched, a)
@@ -38,10 +39,10 @@ func (ix *Index) claimLocked(r *record, before Workload) []netip.Addr {
 		since = ix.now()
 	}
 	for _, a := range r.told.Addrs {
-		if _, known := r.claims[a]; known {
+		if r.claim(a) != nil {
 			continue
 		}
-		r.claims[a] = claim{since: since}
+		r.claims = append(r.claims, held{addr: a, since: since})
 		ix.contestLocked(r, a)
 		ix.claims[a] = append(ix.claims[a], r)
 		touched = append(touched, a)
@@ -52,15 +53,14 @@ func (ix *Index) claimLocked(r *record, before Workload) []netip.Addr {
 // contestLocked marks as lost what r's new claim to an address ends, and the claim itself where
 // somebody at least as strong is known to have had the address since later.
 func (ix *Index) contestLocked(r *record, a netip.Addr) {
-	mine := r.claims[a]
+	mine := r.claim(a)
 	for _, o := range ix.claims[a] {
-		theirs := o.claims[a]
+		theirs := o.claim(a)
 		switch {
 		case o.told.Source >= r.told.Source && theirs.since.After(mine.since):
 			mine.lost = true
 		case o.told.Source <= r.told.Source && !theirs.since.After(mine.since):
 			theirs.lost = true
-			o.claims[a] = theirs
 		}
 	}
 	for _, t := range ix.past.of(a) {
@@ -68,11 +68,10 @@ func (ix *Index) contestLocked(r *record, a netip.Addr) {
 			mine.lost = true
 		}
 	}
-	r.claims[a] = mine
 }
 
 func (ix *Index) unclaimLocked(r *record, a netip.Addr) {
-	delete(r.claims, a)
+	r.claims = slices.DeleteFunc(r.claims, func(h held) bool { return h.addr == a })
 	rest := slices.DeleteFunc(ix.claims[a], func(o *record) bool { return o == r })
 	if len(rest) == 0 {
 		delete(ix.claims, a)
@@ -85,7 +84,7 @@ func (ix *Index) unclaimLocked(r *record, a netip.Addr) {
 func (ix *Index) ownerLocked(a netip.Addr) *record {
 	var best *record
 	for _, r := range ix.claims[a] {
-		if r.spent || r.hidden || r.claims[a].lost {
+		if r.spent || r.hidden || r.claim(a).lost {
 			continue
 		}
 		if best == nil || stronger(r, best, a) {
@@ -99,7 +98,7 @@ func stronger(r, o *record, a netip.Addr) bool {
 	if r.told.Source != o.told.Source {
 		return r.told.Source > o.told.Source
 	}
-	if s, t := r.claims[a].since, o.claims[a].since; !s.Equal(t) {
+	if s, t := r.claim(a).since, o.claim(a).since; !s.Equal(t) {
 		return s.After(t)
 	}
 	return r.sequence > o.sequence
@@ -118,15 +117,17 @@ func (ix *Index) settleLocked(addrs []netip.Addr) {
 		}
 		if had {
 			old.until = ix.now()
-			if owner != nil && owner.claims[a].since.Before(old.until) && owner.claims[a].since.After(old.from) {
-				old.until = owner.claims[a].since
+			if owner != nil {
+				if since := owner.claim(a).since; since.Before(old.until) && since.After(old.from) {
+					old.until = since
+				}
 			}
 			ix.past.add(a, old)
 			delete(ix.owners, a)
 			stale[old.record] = true
 		}
 		if owner != nil {
-			ix.owners[a] = tenure{record: owner, source: owner.told.Source, from: owner.claims[a].since, workload: owner.published}
+			ix.owners[a] = tenure{record: owner, source: owner.told.Source, from: owner.claim(a).since, workload: owner.published}
 			stale[owner] = true
 		}
 	}
@@ -153,9 +154,7 @@ func (ix *Index) mergeLocked(name spaceName) []netip.Addr {
 		})
 		r.spent = r.spent || r.hidden
 		if r.hidden != was {
-			for a := range r.claims {
-				touched = append(touched, a)
-			}
+			touched = append(touched, r.claimed()...)
 		}
 	}
 	for _, r := range group {
@@ -184,7 +183,7 @@ func (ix *Index) nodeOf(r *record) string {
 // publishLocked makes the workload that views hold: what was told, completed by the weaker sources
 // that describe the same pod, with the addresses that it owns.
 func (ix *Index) publishLocked(r *record) {
-	w := r.told
+	w := *r.told
 	named := w.Service != (Service{})
 	for _, d := range ix.groups[spaceName{w.Namespace, w.Name}] {
 		if d == r || !describes(d) || d.told.Source >= r.told.Source || !ix.samePod(r, d) {
@@ -219,8 +218,13 @@ func (ix *Index) publishLocked(r *record) {
 		}
 	}
 	ix.pending.touch(w.ID)
-	if r.published == nil || !w.same(r.published) {
-		r.published = &w
+	switch {
+	case r.published != nil && w.same(r.published):
+	case w.same(r.told):
+		r.published = r.told
+	default:
+		published := w // w itself need not outlive this
+		r.published = &published
 	}
 	for _, a := range r.published.Addrs {
 		if t, ok := ix.owners[a]; ok && t.record == r {
@@ -237,10 +241,15 @@ func (ix *Index) namespaceLabels(space string, own Labels) Labels {
 	if !known {
 		l = own
 	}
-	out := make(Labels, len(l)+1)
-	for k, v := range l {
-		out[k] = v
+	if l[metadataName] != space {
+		l = maps.Clone(l)
+		if l == nil {
+			l = Labels{}
+		}
+		l[metadataName] = space
 	}
-	out["kubernetes.io/metadata.name"] = space
-	return out
+	return ix.interned.labelsOf(l)
 }
+
+// metadataName is the label that Kubernetes gives every namespace.
+const metadataName = "kubernetes.io/metadata.name"

@@ -43,6 +43,7 @@ type Index struct {
 	claims     map[netip.Addr][]*record  // who says it has the address, lost claims included
 	owners     map[netip.Addr]tenure     // who has it
 	past       history                   // who had it
+	interned   interned                  // what workloads have in common
 	spaces     map[string]Labels         // namespace labels
 	services   []KubeService             //
 	nodeAddrs  []netip.Addr              //
@@ -62,17 +63,38 @@ type spaceName struct{ space, name string }
 
 // record is one workload as one source told it.
 type record struct {
-	told      Workload
+	told      *Workload // never written to
 	sequence  uint64
-	claims    map[netip.Addr]claim
+	claims    []held
 	spent     bool      // a stronger source spoke of the same pod; claims are void
 	hidden    bool      // it does now
 	published *Workload // told, completed by weaker sources; never written to
 }
 
-type claim struct {
+// held is a record's claim to an address.
+type held struct {
+	addr  netip.Addr
 	since time.Time
 	lost  bool
+}
+
+// claim finds a claim; nil: there is none.
+func (r *record) claim(a netip.Addr) *held {
+	for i := range r.claims {
+		if r.claims[i].addr == a {
+			return &r.claims[i]
+		}
+	}
+	return nil
+}
+
+// claimed lists the addresses that it claims.
+func (r *record) claimed() []netip.Addr {
+	out := make([]netip.Addr, len(r.claims))
+	for i := range r.claims {
+		out[i] = r.claims[i].addr
+	}
+	return out
 }
 
 // NewIndex makes an index for the node of that name. It knows nobody yet.
@@ -85,6 +107,7 @@ func NewIndex(node string) *Index {
 		claims:   map[netip.Addr][]*record{},
 		owners:   map[netip.Addr]tenure{},
 		past:     newHistory(),
+		interned: newInterned(),
 		spaces:   map[string]Labels{},
 		services: []KubeService{}, nodeAddrs: []netip.Addr{}, resolvers: []netip.Addr{}, podBlocks: []netip.Prefix{},
 		networks: map[string][]netip.Prefix{MetadataNetwork: metadataPrefixes},
@@ -107,9 +130,9 @@ func (ix *Index) Upsert(w Workload) bool {
 			ix.refused++
 			return false
 		}
-		r = &record{claims: map[netip.Addr]claim{}}
+		r = &record{told: &Workload{}}
 		ix.records[w.ID] = r
-	case w.Source < r.told.Source, reflect.DeepEqual(w, r.told):
+	case w.Source < r.told.Source, reflect.DeepEqual(w, *r.told):
 		return false
 	default:
 		ix.ungroupLocked(r)
@@ -117,7 +140,7 @@ func (ix *Index) Upsert(w Workload) bool {
 	ix.sequence++
 	r.sequence = ix.sequence
 	before := r.told
-	r.told = w
+	r.told = &w
 	touched := ix.claimLocked(r, before)
 	group := spaceName{w.Namespace, w.Name}
 	ix.groups[group] = append(ix.groups[group], r)
@@ -142,10 +165,9 @@ func (ix *Index) Withdraw(id string, src Source) bool {
 	delete(ix.records, id)
 	ix.pending.touch(id)
 	ix.ungroupLocked(r)
-	touched := make([]netip.Addr, 0, len(r.claims))
-	for a := range r.claims {
+	touched := r.claimed()
+	for _, a := range touched {
 		ix.unclaimLocked(r, a)
-		touched = append(touched, a)
 	}
 	touched = append(touched, ix.mergeLocked(spaceName{r.told.Namespace, r.told.Name})...)
 	ix.settleLocked(touched)
@@ -167,9 +189,11 @@ func (ix *Index) normalLocked(w Workload) Workload {
 	}
 	slices.SortFunc(addrs, netip.Addr.Compare)
 	w.Addrs = addrs
-	w.Labels = maps.Clone(w.Labels)
-	w.NamespaceLabels = maps.Clone(w.NamespaceLabels)
-	w.Ports = slices.Clone(w.Ports)
+	w.Namespace, w.Node = textOf(w.Namespace), textOf(w.Node)
+	w.Service = Service{textOf(w.Service.Namespace), textOf(w.Service.Name)}
+	w.Labels = ix.interned.labelsOf(w.Labels)
+	w.NamespaceLabels = ix.interned.labelsOf(w.NamespaceLabels)
+	w.Ports = ix.interned.portsOf(w.Ports)
 	return w
 }
 
