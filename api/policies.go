@@ -54,6 +54,7 @@ type ApplyRequest struct {
 
 	ConfirmWithin string `json:"confirmWithin,omitempty"` // a span ("60s"): undone by itself unless confirmed until then
 	Message       string `json:"message,omitempty"`       // why, for the history
+	Wait          string `json:"wait,omitempty"`          // a span: the answer waits so long until all nodes of the cluster have it in force
 }
 
 // PolicyName names a policy. Kind and namespace may be left out where the name is the only one.
@@ -75,6 +76,8 @@ type ApplyResult struct {
 	Warnings   []string `json:"warnings,omitempty"`
 	Pending    *Pending `json:"pending,omitempty"` // it waits for confirmation
 	Missing    []string `json:"missing,omitempty"` // promote with After: what the evidence lacks still
+
+	Nodes []NodeForce `json:"nodes,omitempty"` // with Wait: how the other nodes of the cluster stand
 }
 
 // Preview is what a change would do to what was seen.

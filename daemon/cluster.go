@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -20,23 +19,43 @@ type cluster struct {
 	cfg ClusterConfig
 
 	changed chan struct{} // size 1: the state is not as it is stored
+	hears   chan struct{} // size 1: heard is not empty
 
-	mu     sync.Mutex
-	open   bool                 // this node's own endpoints are told
-	shut   map[string]bool      // nodes whose endpoints are not believed any more: dead for longer than grace
-	absent map[string]time.Time // since when nodes with endpoints are no living members
+	mu      sync.Mutex
+	open    bool                 // this node's own endpoints are told
+	shut    map[string]bool      // nodes whose endpoints are not believed any more: dead for longer than grace
+	absent  map[string]time.Time // since when nodes with endpoints are no living members
+	heard   map[gossip.ID]struct{}
+	refused map[gossip.ID]refusedRecord
+	alerted map[gossip.ID]gossip.Timestamp // writes among them that people were told of
+	forced  force
+
+	spans  convergence
+	life   context.Context
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup // questions under way
+	ready  chan struct{}  // closed when this node can answer others
+}
+
+func newCluster(d *Daemon) *cluster {
+	return &cluster{
+		d: d, cfg: *d.cfg.Cluster, changed: make(chan struct{}, 1), hears: make(chan struct{}, 1),
+		shut: map[string]bool{}, absent: map[string]time.Time{}, heard: map[gossip.ID]struct{}{},
+		refused: map[gossip.ID]refusedRecord{}, alerted: map[gossip.ID]gossip.Timestamp{},
+		forced: newForce(), ready: make(chan struct{}),
+	}
 }
 
 // followEvery is how often members are looked at: a node that died says nothing.
 const followEvery = time.Second
 
-// joinCluster brings the cluster's state back as it was, and starts to look for the others. What was
-// known is in the index when it returns, so that the rules that are worked out next know everybody.
+// joinCluster brings the cluster's state back as it was, and starts to look for the others.
 func (d *Daemon) joinCluster(ctx context.Context) error {
 	if d.cfg.Cluster == nil {
 		return nil
 	}
-	c := &cluster{d: d, cfg: *d.cfg.Cluster, changed: make(chan struct{}, 1), shut: map[string]bool{}, absent: map[string]time.Time{}}
+	c := newCluster(d)
+	c.life, c.cancel = context.WithCancel(ctx)
 	conf, err := c.gossipConfig()
 	if err != nil {
 		return fmt.Errorf("cluster %s: %w", c.cfg.Name, err)
@@ -58,15 +77,42 @@ func (d *Daemon) joinCluster(ctx context.Context) error {
 	if len(conf.Keyring) == 0 {
 		d.warn("cluster keys", "the cluster's messages are not encrypted: whoever reaches the port can read them and write policies; set cluster.keyFile")
 	}
+	if err := c.resay(); err != nil {
+		d.log.Error("changes of this node that a crash kept from the cluster", "err", err)
+	}
 	d.cluster = c
-	c.take()
 	return nil
+}
+
+// catchUp puts in force what was known before the restart, and what came since, before any rule is
+// worked out.
+func (c *cluster) catchUp(ctx context.Context) {
+	if c == nil {
+		return
+	}
+	c.take()
+	c.followAll(ctx)
+	close(c.ready)
+}
+
+// answers is a handler that waits until this node can answer.
+func (c *cluster) answers(h gossip.Handler) gossip.Handler {
+	return func(ctx context.Context, from string, body []byte) ([]byte, error) {
+		select {
+		case <-c.ready:
+			return h(ctx, from, body)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 func (c *cluster) gossipConfig() (gossip.Config, error) {
 	conf := gossip.Config{
 		Node: c.d.cfg.Node, Label: c.cfg.Name, Bind: c.cfg.Bind, Advertise: c.cfg.Advertise, Seeds: c.cfg.Seeds,
 		Version: Version(), Log: c.d.log, Now: c.d.now,
+		Handlers: map[string]gossip.Handler{"force": c.answers(c.onForce), "position": c.answers(c.onPosition)},
+		Check:    c.d.signing.checkRecord, Trust: c.d.signing.hash(), Alarm: c.d.clusterAlarm,
 	}
 	var err error
 	if conf.Key, err = nodeKey(c.d.cfg.StateDir); err != nil {
@@ -89,6 +135,8 @@ func (d *Daemon) leaveCluster() {
 		return
 	}
 	c.storeSnapshot()
+	c.cancel()
+	c.tasks.Wait()
 	if err := c.Close(); err != nil {
 		d.log.Warn("cluster not left", "err", err)
 	}
@@ -122,12 +170,15 @@ func (c *cluster) take() {
 	}
 	c.touch()
 	var endpoints []gossip.Change
+	var registers []gossip.ID
 	for _, x := range changes {
-		if x.Owner != "" && x.Kind == gossip.Endpoints {
+		switch {
+		case x.Owner == "":
+			registers = append(registers, gossip.ID{Class: x.Class, Key: x.Key})
+		case x.Kind == gossip.Endpoints:
 			endpoints = append(endpoints, x)
 		}
 	}
 	c.takeEndpoints(endpoints)
+	c.note(registers...)
 }
-
-var errAlone = errors.New("this node is in no cluster; set cluster in its configuration")

@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bulkhead-firewall/bulkhead/gossip"
@@ -23,11 +24,13 @@ func (c *cluster) openBook() {
 		ids[w.id] = true
 	}
 	for _, e := range c.State.Entries(c.d.cfg.Node, gossip.Endpoints) {
-		ids[e.Key] = true
+		ids[e.Key] = ids[e.Key] || !reserved(e.Key)
 	}
 	list := make([]string, 0, len(ids))
-	for id := range ids {
-		list = append(list, id)
+	for id, ours := range ids {
+		if ours {
+			list = append(list, id)
+		}
 	}
 	c.publish(list...)
 }
@@ -76,7 +79,7 @@ func (c *cluster) takeEndpoints(changes []gossip.Change) {
 	view := c.d.index.View()
 	told := false
 	for _, x := range changes {
-		if x.Owner != c.d.cfg.Node && !c.isShut(x.Owner) {
+		if x.Owner != c.d.cfg.Node && !reserved(x.Key) && !c.isShut(x.Owner) {
 			told = c.takeEndpoint(view, x.Owner, x.Key) || told
 		}
 	}
@@ -84,6 +87,10 @@ func (c *cluster) takeEndpoints(changes []gossip.Change) {
 		c.d.kickAll("cluster")
 	}
 }
+
+// reserved says that an entry of a book of endpoints is none: package gossip keeps what it says of the
+// node itself there.
+func reserved(key string) bool { return strings.HasPrefix(key, "@") }
 
 func (c *cluster) isShut(owner string) bool {
 	c.mu.Lock()

@@ -3,7 +3,10 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
+
+	"github.com/bulkhead-firewall/bulkhead/gossip"
 )
 
 const (
@@ -48,11 +51,25 @@ func (d *Daemon) routineSnapshot(ctx context.Context) error {
 	}
 }
 
+// saidAndTold lists the stored writes of this node that the state has, or has something later in the
+// place of.
+func (c *cluster) saidAndTold() ([]gossip.Record, error) {
+	said, err := c.d.store.Said()
+	return slices.DeleteFunc(said, func(rec gossip.Record) bool {
+		now, known := c.State.Look(rec.Class, rec.Key)
+		return !known || now.Time < rec.Time
+	}), err
+}
+
 // storeSnapshot writes the state as it is now; false: it could not.
 func (c *cluster) storeSnapshot() bool {
+	covered, err := c.saidAndTold()
+	if err != nil {
+		c.d.log.Error("writes to the cluster not read back", "err", err) // they stay
+	}
 	data, err := c.State.Snapshot()
 	if err == nil {
-		err = c.d.store.PutSnapshot(data)
+		err = c.d.store.PutSnapshot(data, covered)
 	}
 	text := ""
 	if err != nil {

@@ -195,7 +195,7 @@ func (d *Daemon) undo(ctx context.Context, pending *StoredPending) bool {
 		return false
 	}
 	d.number(ctx, p)
-	if err = d.store.Commit(p.change); err != nil {
+	if err = d.commit(p); err != nil {
 		if d.undone == nil {
 			d.use(ctx, p)
 		}

@@ -169,6 +169,10 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.alerts = alert.NewDispatcher(&alert.Judge{Node: d.cfg.Node}, &alert.Folder{}, func(err error) {
 		d.log.Error("alert not written", "err", err)
 	}, sinks...)
+	if err := d.joinCluster(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	defer d.leaveCluster()
 	if err := d.restoreState(); err != nil {
 		return err
 	}
@@ -190,13 +194,12 @@ func (d *Daemon) work(ctx context.Context) error {
 
 	group, gctx := errgroup.WithContext(ctx)
 	d.openHolder()
-	err := d.joinCluster(life)
-	if err == nil {
-		err = d.adopt(gctx)
-	}
+	d.cluster.catchUp(gctx)
+	err := d.adopt(gctx)
 	if err == nil {
 		d.cluster.openBook()
 		group.Go(func() error { return d.routineCluster(gctx) })
+		group.Go(func() error { return d.routineRegisters(gctx) })
 		group.Go(func() error { return d.routineSnapshot(gctx) })
 		group.Go(func() error { return d.routineNode(gctx) })
 		group.Go(func() error { return d.routineGuards(gctx) })

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -17,11 +18,11 @@ import (
 // ourselves is who made a generation that nobody asked for.
 const ourselves = "bulkheadd"
 
-// sign writes down who asked for a generation.
-func sign(ctx context.Context, g *StoredGeneration) {
+// author writes down who asked for a generation.
+func author(ctx context.Context, g *StoredGeneration) {
 	caller, called := server.CallerOf(ctx)
 	if !called {
-		g.Who = ourselves
+		g.Who = cmp.Or(g.Who, ourselves)
 		return
 	}
 	g.UID, g.PID = &caller.UID, caller.PID

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bulkhead-firewall/bulkhead/api"
+	"github.com/bulkhead-firewall/bulkhead/gossip"
 	"github.com/bulkhead-firewall/bulkhead/identity"
 	"github.com/bulkhead-firewall/bulkhead/policy"
 )
@@ -38,19 +39,23 @@ type plan struct {
 	message string
 	files   []string      // as the caller named them
 	confirm time.Duration // 0: nobody has to confirm it
+	heard   bool          // other nodes wrote it
+	who     string        // of them
 
 	before *rulebook
-	held   map[slot]heldPolicy // what is wanted
-	fresh  []policy.Policy     // what the request brought
-	arm    map[slot]uint64     // shadows that are to take force by themselves on so many connections
-	fit    *modes              // modes before
-	modes  *modes              // wanted
+	held   map[slot]heldPolicy  // what is wanted
+	fresh  []policy.Policy      // what the request brought
+	arm    map[slot]uint64      // shadows that are to take force by themselves on so many connections
+	fit    *modes               // modes before
+	modes  *modes               // wanted
+	orders map[gossip.ID][]byte // documents that say a removal or a mode, by the register that keeps them
 
 	at     time.Time
 	rules  *rulebook // from finish on
 	result api.ApplyResult
 	change Change
 	diff   []slotChange
+	said   []gossip.Record // registers that it is, for the cluster
 }
 
 // slotChange is one policy before and after; nil is none.

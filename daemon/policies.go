@@ -3,37 +3,49 @@ package daemon
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/bulkhead-firewall/bulkhead/api"
+	"github.com/bulkhead-firewall/bulkhead/gossip"
 	"github.com/bulkhead-firewall/bulkhead/policy"
 )
 
 // Apply carries out a change of policies and modes: all of it, or nothing.
 func (d *Daemon) Apply(ctx context.Context, r api.ApplyRequest) (api.ApplyResult, error) {
+	begin := time.Now()
+	out, said, err := d.apply(ctx, r)
+	if err == nil && r.Wait != "" {
+		out.Nodes = d.cluster.await(ctx, r.Wait, said, begin)
+	}
+	return out, err
+}
+
+// apply also gives the writes that the cluster hears.
+func (d *Daemon) apply(ctx context.Context, r api.ApplyRequest) (api.ApplyResult, []gossip.Record, error) {
 	d.change.Lock()
 	defer d.change.Unlock()
 	if err := d.notPending(&r); err != nil {
-		return api.ApplyResult{}, err
+		return api.ApplyResult{}, nil, err
 	}
 	p, err := d.planRequest(r)
 	if err != nil {
-		return api.ApplyResult{}, err
+		return api.ApplyResult{}, nil, err
 	}
 	out := p.result
 	if out.Workloads, err = d.enact(ctx, p); err != nil {
-		return api.ApplyResult{}, err
+		return api.ApplyResult{}, nil, err
 	}
 	out.Generation = d.generation.Load()
 	out.Pending = d.pendingRow()
-	return out, nil
+	return out, p.said, nil
 }
 
 // enact puts a plan in force: in the store first, so that a full disk changes nothing. It returns
 // when the workloads of this node hold it, and how many do. The caller holds d.change.
 func (d *Daemon) enact(ctx context.Context, p *plan) (int, error) {
 	d.number(ctx, p)
-	if err := d.store.Commit(p.change); err != nil {
-		return 0, api.Errorf(api.Internal, "%v", err)
+	if err := d.commit(p); err != nil {
+		return 0, err
 	}
 	d.stand(p)
 	held := d.use(ctx, p)
@@ -44,8 +56,8 @@ func (d *Daemon) enact(ctx context.Context, p *plan) (int, error) {
 // number makes a plan that changes something the next generation.
 func (d *Daemon) number(ctx context.Context, p *plan) {
 	if g := p.change.Generation; g != nil {
-		g.Number = d.generation.Load() + 1
-		sign(ctx, g)
+		g.Number, g.Who = d.generation.Load()+1, p.who
+		author(ctx, g)
 		d.await(p)
 	}
 }
@@ -86,6 +98,7 @@ func (d *Daemon) use(ctx context.Context, p *plan) int {
 	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	held := d.settle(wait, p.cause)
+	d.cluster.took(p.said, held == len(d.local()))
 	d.log.Info("in force", "generation", d.generation.Load(), "reason", p.cause, "count", held, "took", d.now().Sub(begin))
 	return held
 }

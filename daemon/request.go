@@ -54,7 +54,7 @@ func (d *Daemon) planRequest(r api.ApplyRequest) (p *plan, err error) {
 	if err := p.finish(); err != nil {
 		return nil, api.Errorf(api.BadRequest, "%v", err)
 	}
-	return p, nil
+	return p, d.signing.allow(p)
 }
 
 // checkRequest refuses what says two things at once, or nothing.
@@ -66,6 +66,8 @@ func checkRequest(r *api.ApplyRequest) error {
 		}
 	}
 	switch {
+	case !goodWait(r.Wait):
+		return bad("wait %q: want a span of up to %v, such as 30s", r.Wait, maxWait)
 	case len(r.Message) > maxMessage:
 		return bad("message of %d bytes, bound %d", len(r.Message), maxMessage)
 	case r.Do != api.DoApply && (r.Prune || r.Mode != "" || len(r.Services) > 0):
@@ -96,7 +98,11 @@ func parseConfirm(text string) (time.Duration, error) {
 
 // planApply puts the policies of files in force, or beside what is in force as shadows.
 func (d *Daemon) planApply(r api.ApplyRequest) (*plan, error) {
-	fresh, err := parseFiles(r.Files, r.Shadow)
+	files, orders, err := takeOrders(r.Files)
+	if err != nil {
+		return nil, api.Errorf(api.BadRequest, "%v", err)
+	}
+	fresh, err := parseFiles(files, r.Shadow)
 	if err != nil {
 		return nil, api.Errorf(api.BadRequest, "%v", err)
 	}
@@ -124,6 +130,9 @@ func (d *Daemon) planApply(r api.ApplyRequest) (*plan, error) {
 		if h.from == sourceAPI && !wanted[s] && (r.Prune && p.pruned(s, &r, wanted) || p.superseded(s, wanted)) {
 			delete(p.held, s)
 		}
+	}
+	if err := p.obey(orders, wanted); err != nil {
+		return nil, err
 	}
 	return p, d.planModes(p, r)
 }

@@ -112,7 +112,7 @@ func (d *Daemon) reloadPolicies() {
 		d.complain(folderPolicies, []error{fmt.Errorf("policyDir: %w; what it held stays in force", err)})
 		return
 	}
-	next, changed := d.policyFiles.read(files, policy.Parse)
+	next, changed := d.policyFiles.read(files, d.signing.parseFile)
 	if changed {
 		err = d.usePolicyFiles(next)
 	}

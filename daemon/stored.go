@@ -48,6 +48,10 @@ type StoredPolicy struct {
 	File    string    `json:"file"` // for messages
 	Text    string    `json:"text"`
 	Applied time.Time `json:"applied"`
+
+	// In a cluster: the write to its register, see package gossip.
+	Time uint64 `json:"time,omitempty"`
+	Node string `json:"node,omitempty"`
 }
 
 // PutWorkload writes or overwrites a workload.

@@ -3,6 +3,7 @@ package daemon
 import (
 	"go.etcd.io/bbolt"
 
+	"github.com/bulkhead-firewall/bulkhead/gossip"
 	"github.com/bulkhead-firewall/bulkhead/policy"
 )
 
@@ -20,6 +21,7 @@ type Change struct {
 	Settled    map[uint64]string // generation → the state that it is in now
 	Pending    **StoredPending   // nil: as it is; else what waits for confirmation, or nothing
 	Evidence   map[string]*StoredEvidence
+	Said       []gossip.Record // what the cluster is to hear of it, see Said
 }
 
 func (c *Change) empty() bool {
@@ -33,7 +35,7 @@ func (s *Store) Commit(c Change) error {
 		return nil
 	}
 	return s.update("policies", func(tx *bbolt.Tx) error {
-		for _, step := range []func(*bbolt.Tx, *Change) error{putPolicies, putModes, putPending, putGeneration, putEvidence} {
+		for _, step := range []func(*bbolt.Tx, *Change) error{putPolicies, putModes, putPending, putGeneration, putEvidence, putSaid} {
 			if err := step(tx, &c); err != nil {
 				return err
 			}

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 
 	"github.com/hashicorp/memberlist"
@@ -101,7 +102,7 @@ func (g *Cluster) admitMember(n *memberlist.Node) error {
 		}
 		return nil
 	}
-	if err := g.room(n.Name); err != nil {
+	if err := errors.Join(g.room(n.Name), g.barred(n.Name, m.Key)); err != nil {
 		return err
 	}
 	return g.State.Pin(n.Name, m.Key)

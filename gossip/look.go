@@ -40,3 +40,14 @@ func (s *State) RegistersHash() string {
 	sum := (&Record{Class: "registers", Value: raw}).hash()
 	return hex.EncodeToString(sum[:])
 }
+
+// Counts are of what went wrong on the way since this node joined; they go on counting.
+func (g *Cluster) Counts() *Counts { return &g.counts }
+
+// EncryptsWith is the fingerprint of the key that this node encrypts with; empty: it does not.
+func (g *Cluster) EncryptsWith() string {
+	if g.ring == nil {
+		return ""
+	}
+	return Fingerprint(g.ring.GetPrimaryKey())
+}

@@ -38,6 +38,9 @@ type Backend interface {
 	FollowAlerts(ctx context.Context, kind string, limit int, send func(json.RawMessage) error) error
 	Explain(ctx context.Context, r api.ExplainRequest) (api.Explanation, error)
 	Trace(ctx context.Context, r api.TraceRequest) (api.Trace, error)
+	ClusterStatus(ctx context.Context) (api.ClusterStatus, error)
+	ClusterForget(ctx context.Context, r api.ClusterForget) (api.ClusterForget, error)
+	ClusterKeys(ctx context.Context, o api.KeyOrder) (api.KeyReport, error)
 	CNI(ctx context.Context, r api.CNIRequest) error
 }
 

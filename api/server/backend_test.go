@@ -146,6 +146,18 @@ func (b *backend) Names(context.Context) ([]api.Name, error) {
 	return []api.Name{{Workload: "shop/cart-0", Name: "api.example.com"}}, nil
 }
 
+func (b *backend) ClusterStatus(context.Context) (api.ClusterStatus, error) {
+	return api.ClusterStatus{Name: "prod"}, nil
+}
+
+func (b *backend) ClusterKeys(_ context.Context, o api.KeyOrder) (api.KeyReport, error) {
+	return api.KeyReport{Nodes: []api.NodeKeys{{Node: o.Do, Keys: []string{}}}}, nil
+}
+
+func (b *backend) ClusterForget(_ context.Context, r api.ClusterForget) (api.ClusterForget, error) {
+	return r, nil
+}
+
 func (b *backend) CNI(_ context.Context, r api.CNIRequest) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -33,6 +33,9 @@ func (s *Server) handler() http.Handler {
 	m.HandleFunc("GET "+api.PathAlerts, s.alerts)
 	m.HandleFunc("POST "+api.PathExplain, posted(s, s.cfg.MaxBody, b.Explain))
 	m.HandleFunc("POST "+api.PathTrace, posted(s, s.cfg.MaxBody, b.Trace))
+	m.HandleFunc("GET "+api.PathCluster, plain(s, b.ClusterStatus))
+	m.HandleFunc("POST "+api.PathClusterKeys, posted(s, s.cfg.MaxBody, b.ClusterKeys))
+	m.HandleFunc("POST "+api.PathClusterForget, posted(s, s.cfg.MaxBody, b.ClusterForget))
 	m.HandleFunc("POST "+api.PathCNI, s.cni)
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, api.Errorf(api.NotFound, "%s %s: no such path or method", r.Method, r.URL.Path))

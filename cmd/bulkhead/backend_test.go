@@ -195,6 +195,20 @@ func (b *files) Trace(_ context.Context, r api.TraceRequest) (api.Trace, error) 
 	return answer[api.Trace](b, "trace")
 }
 
+func (b *files) ClusterStatus(context.Context) (api.ClusterStatus, error) {
+	return answer[api.ClusterStatus](b, "cluster")
+}
+
+func (b *files) ClusterKeys(_ context.Context, o api.KeyOrder) (api.KeyReport, error) {
+	b.note("keys %s key=%s fingerprint=%s", o.Do, o.Key, o.Fingerprint)
+	return answer[api.KeyReport](b, "keys")
+}
+
+func (b *files) ClusterForget(_ context.Context, r api.ClusterForget) (api.ClusterForget, error) {
+	b.note("forget %s back=%t", r.Node, r.Back)
+	return answer[api.ClusterForget](b, "forget")
+}
+
 func (b *files) CNI(context.Context, api.CNIRequest) error {
 	return api.Errorf(api.BadRequest, "no plugin in this test")
 }

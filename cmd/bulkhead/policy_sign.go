@@ -192,7 +192,7 @@ func (a *app) signOrders(cmd *cobra.Command, key ed25519.PrivateKey, removals, m
 		orders = append(orders, o)
 	}
 	for i, o := range orders {
-		text, _, err := sign.Document(o.Text(), key, time.Now(), false)
+		text, _, err := sign.Text(o.Text(), key, time.Now(), false)
 		if err != nil {
 			return fmt.Errorf("sign: %w", err)
 		}

@@ -38,8 +38,8 @@ const maxDocument = 4 << 20
 // maxDepth bounds how deep values are nested; a policy's are some ten deep.
 const maxDepth = 64
 
-// document is one that is read: its nodes, and what it says.
-type document struct {
+// Document is one that is read: its nodes, and what it says.
+type Document struct {
 	text    []byte
 	root    *yaml.Node
 	content map[string]any // without what is not signed
@@ -50,9 +50,9 @@ type document struct {
 // ErrEmpty says that there is nothing in a document.
 var ErrEmpty = errors.New("the document is empty")
 
-// read takes in one document. Errors: it is not one YAML mapping, or says things in a way that two
+// Open takes in one document. Errors: it is not one YAML mapping, or says things in a way that two
 // readers might read differently: aliases, merge keys, keys given twice, numbers with a point. [ErrEmpty].
-func read(text []byte) (*document, error) {
+func Open(text []byte) (*Document, error) {
 	if len(text) > maxDocument {
 		return nil, fmt.Errorf("document of %d bytes, bound %d", len(text), maxDocument)
 	}
@@ -77,13 +77,13 @@ func read(text []byte) (*document, error) {
 	if !ok {
 		return nil, errors.New("want a policy, got no mapping")
 	}
-	d := &document{text: text, root: root.Content[0], content: content}
+	d := &Document{text: text, root: root.Content[0], content: content}
 	d.kind, _ = content["kind"].(string)
 	return d, d.strip()
 }
 
 // strip takes out what is not signed.
-func (d *document) strip() error {
+func (d *Document) strip() error {
 	delete(d.content, "status")
 	meta, ok := d.content["metadata"].(map[string]any)
 	if !ok {
@@ -110,13 +110,13 @@ func (d *document) strip() error {
 }
 
 // note is an annotation's text.
-func (d *document) note(key string) string {
+func (d *Document) note(key string) string {
 	text, _ := d.notes[key].(string)
 	return text
 }
 
 // canonical is what the document says, always in the same bytes: JSON with sorted keys, without spaces.
-func (d *document) canonical() ([]byte, error) {
+func (d *Document) canonical() ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
@@ -190,4 +190,17 @@ func mapping(n *yaml.Node, depth int) (any, error) {
 	}
 	maps.DeleteFunc(out, func(_ string, v any) bool { return v == nil })
 	return out, nil
+}
+
+// Subject says which policy the document is, and whether as a shadow, without judging what it says.
+func (d *Document) Subject() (policy.Key, bool) {
+	meta, _ := d.content["metadata"].(map[string]any)
+	spec, _ := d.content["spec"].(map[string]any)
+	key := policy.Key{Kind: d.kind}
+	key.Namespace, _ = meta["namespace"].(string)
+	key.Name, _ = meta["name"].(string)
+	if key.Kind == policy.KindPolicy {
+		return key, spec["mode"] == policy.ModeShadow
+	}
+	return key, d.note(policy.ModeAnnotation) == policy.ModeShadow
 }

@@ -46,13 +46,18 @@ func (o Order) Text() []byte {
 	return []byte(b.String())
 }
 
-// ReadOrder reads an order; nil: the document is none. It is strict: a field that it does not know is an
-// error.
+// ReadOrder reads an order; nil: the document is none.
 func ReadOrder(text []byte) (*Order, error) {
-	d, err := read(text)
+	d, err := Open(text)
 	if err != nil {
 		return nil, err
 	}
+	return d.Order()
+}
+
+// Order reads the document as an order; nil: it is none. It is strict: a field that it does not know is
+// an error.
+func (d *Document) Order() (*Order, error) {
 	if d.content["apiVersion"] != policy.NativeVersion || d.kind != KindRemoval && d.kind != KindMode {
 		return nil, nil
 	}

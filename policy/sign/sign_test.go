@@ -83,7 +83,7 @@ func TestSignKeepsTheFile(t *testing.T) {
 
 func signed(t testing.TB, text string, key ed25519.PrivateKey) string {
 	t.Helper()
-	out, _, err := Document([]byte(text), key, moment, false)
+	out, _, err := Text([]byte(text), key, moment, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +161,7 @@ func TestNotSigned(t *testing.T) {
 		{"metadata: {annotations: x}\n", "metadata.annotations: want keys with values"},
 		{"a: " + strings.Repeat("[", 100) + strings.Repeat("]", 100) + "\nmetadata: {}\n", "line 1: values nested more than 64 deep"},
 	} {
-		if _, _, err := Document([]byte(c.text), keyOf(1), moment, false); err == nil || err.Error() != c.want {
+		if _, _, err := Text([]byte(c.text), keyOf(1), moment, false); err == nil || err.Error() != c.want {
 			t.Errorf("%q: %v, want %s", c.text, err, c.want)
 		}
 	}
@@ -171,7 +171,7 @@ func TestNotSigned(t *testing.T) {
 func TestSerialOnlyGrows(t *testing.T) {
 	first := signed(t, cart, keyOf(1))
 	edited := strings.Replace(first, "port: 80", "port: 443", 1)
-	out, changed, err := Document([]byte(edited), keyOf(1), moment.Add(-48*time.Hour), false)
+	out, changed, err := Text([]byte(edited), keyOf(1), moment.Add(-48*time.Hour), false)
 	if err != nil || !changed {
 		t.Fatal(changed, err)
 	}
@@ -241,18 +241,18 @@ func FuzzSign(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		_, _ = ReadOrder(text)
 		_, _ = trust.Verify(text)
-		out, _, err := Document(text, keyOf(1), moment, true)
+		out, _, err := Text(text, keyOf(1), moment, true)
 		if err != nil {
 			return
 		}
 		if _, err := trust.Verify(out); err != nil {
 			t.Fatalf("%q: signed as %q: %v", text, out, err)
 		}
-		before, err := read(text)
+		before, err := Open(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		after, err := read(out)
+		after, err := Open(out)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -37,8 +37,8 @@ func (s Signature) String() string {
 	return strings.Join([]string{format, s.Key, s.At.UTC().Format(timeShape), base64.RawURLEncoding.EncodeToString(s.bytes)}, ",")
 }
 
-// signature reads the document's annotation.
-func (d *document) signature() (Signature, error) {
+// Signature reads the document's annotation, and judges nothing. Errors: [ErrUnsigned], [ErrForged].
+func (d *Document) Signature() (Signature, error) {
 	text := d.note(Annotation)
 	if text == "" {
 		return Signature{}, ErrUnsigned
@@ -60,7 +60,7 @@ func (d *document) signature() (Signature, error) {
 }
 
 // signed is what the signature is over.
-func (d *document) signed(at time.Time) ([]byte, error) {
+func (d *Document) signed(at time.Time) ([]byte, error) {
 	text, err := d.canonical()
 	if err != nil {
 		return nil, err
@@ -73,9 +73,9 @@ func (d *document) signed(at time.Time) ([]byte, error) {
 // Read tells of a document's signature without judging it. Errors: [ErrUnsigned], or the document or
 // its annotation cannot be read.
 func Read(text []byte) (Signature, error) {
-	d, err := read(text)
+	d, err := Open(text)
 	if err != nil {
 		return Signature{}, err
 	}
-	return d.signature()
+	return d.Signature()
 }

@@ -17,15 +17,24 @@ type Trust struct{ keys map[string]ed25519.PublicKey } // by fingerprint
 // NewTrust reads public keys, base64 of 32 bytes each, as `bulkhead policy keygen` prints them. Errors
 // name the key by its place in the list.
 func NewTrust(list []string) (Trust, error) {
-	t := Trust{keys: map[string]ed25519.PublicKey{}}
+	var keys []ed25519.PublicKey
 	for i, text := range list {
 		key, err := ParsePublic(text)
 		if err != nil {
 			return Trust{}, fmt.Errorf("trust: key %d: %w", i+1, err)
 		}
+		keys = append(keys, key)
+	}
+	return TrustIn(keys...), nil
+}
+
+// TrustIn believes the holders of these keys.
+func TrustIn(keys ...ed25519.PublicKey) Trust {
+	t := Trust{keys: map[string]ed25519.PublicKey{}}
+	for _, key := range keys {
 		t.keys[Fingerprint(key)] = key
 	}
-	return t, nil
+	return t
 }
 
 // ParsePublic reads a public key.
@@ -61,11 +70,16 @@ func (t Trust) Hash() []byte {
 // Verify says who signed a document, and when. Errors: [ErrUnsigned], [ErrUntrusted], [ErrForged], or
 // it cannot be read.
 func (t Trust) Verify(text []byte) (Signature, error) {
-	d, err := read(text)
+	d, err := Open(text)
 	if err != nil {
 		return Signature{}, err
 	}
-	s, err := d.signature()
+	return t.VerifyDocument(d)
+}
+
+// VerifyDocument is Verify for a document that is read already.
+func (t Trust) VerifyDocument(d *Document) (Signature, error) {
+	s, err := d.Signature()
 	if err != nil {
 		return Signature{}, err
 	}
@@ -76,7 +90,7 @@ func (t Trust) Verify(text []byte) (Signature, error) {
 	return s, d.verify(s, key)
 }
 
-func (d *document) verify(s Signature, key ed25519.PublicKey) error {
+func (d *Document) verify(s Signature, key ed25519.PublicKey) error {
 	b, err := d.signed(s.At)
 	if err != nil {
 		return err

@@ -21,7 +21,7 @@ func File(text []byte, key ed25519.PrivateKey, now time.Time, renew bool) ([]byt
 	var out []byte
 	n := 0
 	for i, part := range policy.Split(text) {
-		signed, changed, err := Document(part, key, now, renew)
+		signed, changed, err := Text(part, key, now, renew)
 		switch {
 		case errors.Is(err, ErrEmpty):
 			signed = part
@@ -35,9 +35,9 @@ func File(text []byte, key ed25519.PrivateKey, now time.Time, renew bool) ([]byt
 	return out, n, nil
 }
 
-// Document signs one document. False: it was signed by that key already.
-func Document(text []byte, key ed25519.PrivateKey, now time.Time, renew bool) ([]byte, bool, error) {
-	d, err := read(text)
+// Text signs one document. False: it was signed by that key already.
+func Text(text []byte, key ed25519.PrivateKey, now time.Time, renew bool) ([]byte, bool, error) {
+	d, err := Open(text)
 	if err != nil {
 		return nil, false, err
 	}
@@ -46,7 +46,7 @@ func Document(text []byte, key ed25519.PrivateKey, now time.Time, renew bool) ([
 	}
 	public := key.Public().(ed25519.PublicKey)
 	s := Signature{Key: Fingerprint(public), At: now.UTC().Truncate(time.Millisecond), Cluster: d.note(ClusterAnnotation)}
-	if old, err := d.signature(); err == nil {
+	if old, err := d.Signature(); err == nil {
 		if !renew && old.Key == s.Key && d.verify(old, public) == nil {
 			return text, false, nil
 		}
@@ -76,7 +76,7 @@ func Document(text []byte, key ed25519.PrivateKey, now time.Time, renew bool) ([
 var errLayout = errors.New("not a layout that lines can be added to")
 
 // insert writes the annotation as a line of its own, and leaves all others as they are.
-func (d *document) insert(s Signature) ([]byte, error) {
+func (d *Document) insert(s Signature) ([]byte, error) {
 	line := fmt.Sprintf("%s: %q", Annotation, s)
 	lines := strings.SplitAfter(string(d.text), "\n")
 	_, meta := pair(d.root, "metadata")
@@ -114,7 +114,7 @@ func splice(lines []string, n, replaced int, fresh ...string) []byte {
 }
 
 // rewrite prints the document anew, with its comments: JSON, and mappings in braces.
-func (d *document) rewrite(s Signature) ([]byte, error) {
+func (d *Document) rewrite(s Signature) ([]byte, error) {
 	_, meta := pair(d.root, "metadata")
 	if meta == nil {
 		return nil, errLayout
