@@ -66,6 +66,12 @@ func explain(err error) error {
 // applySteps gets there directly, or by way of rulesets in between.
 func (ns *Namespace) applySteps(want *Ruleset) (int, error) {
 	total := 0
+	if ns.unsure {
+		if err := ns.read(ns.union(want)); err != nil {
+			return 0, err
+		}
+	}
+	ns.recall(want)
 	for _, step := range append(ns.bridge(want), want) {
 		n, err := ns.applyOnce(step)
 		total += n

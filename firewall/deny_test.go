@@ -380,8 +380,15 @@ func TestDenyChangesLoseNothing(t *testing.T) {
 	}
 }
 
-// TestDenyLeaksNothing changes why something is denied. It is denied all the while.
+// TestDenyLeaksNothing changes why something is denied. It is denied all the while, also where the
+// daemon was started anew before each change and must find out from the rules what they were made from.
 func TestDenyLeaksNothing(t *testing.T) {
+	for _, restarts := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restarts=%v", restarts), func(t *testing.T) { testDenyLeaksNothing(t, restarts) })
+	}
+}
+
+func testDenyLeaksNothing(t *testing.T, restarts bool) {
 	node := newTestNode(t)
 	client, server := node.workload(t), node.workload(t)
 	var heard atomic.Int64
@@ -418,7 +425,17 @@ func TestDenyLeaksNothing(t *testing.T) {
 	}()
 	own := forger{t, client, server, client.ifc.MAC, client.v4, client.v6}
 	frame := own.udp(99)
-	for i := range 150 {
+	changes := 150
+	if restarts {
+		changes = 40
+	}
+	for i := range changes {
+		if restarts {
+			if err := client.ns.Close(); err != nil {
+				t.Fatal(err)
+			}
+			client.open(t)
+		}
 		client.apply(t, policy.Enforce, rows[(i*i+i/3)%len(rows)])
 		testFrame(t, client.path, "eth0", frame)
 	}
