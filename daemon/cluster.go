@@ -29,6 +29,7 @@ type cluster struct {
 	refused map[gossip.ID]refusedRecord
 	alerted map[gossip.ID]gossip.Timestamp // writes among them that people were told of
 	forced  force
+	claims  claims
 
 	spans  convergence
 	life   context.Context
@@ -42,7 +43,7 @@ func newCluster(d *Daemon) *cluster {
 		d: d, cfg: *d.cfg.Cluster, changed: make(chan struct{}, 1), hears: make(chan struct{}, 1),
 		shut: map[string]bool{}, absent: map[string]time.Time{}, heard: map[gossip.ID]struct{}{},
 		refused: map[gossip.ID]refusedRecord{}, alerted: map[gossip.ID]gossip.Timestamp{},
-		forced: newForce(), ready: make(chan struct{}),
+		forced: newForce(), claims: newClaims(d.cfg.Node, d.cfg.Cluster.NodePodBlocks), ready: make(chan struct{}),
 	}
 }
 
@@ -109,7 +110,7 @@ func (c *cluster) answers(h gossip.Handler) gossip.Handler {
 
 func (c *cluster) gossipConfig() (gossip.Config, error) {
 	conf := gossip.Config{
-		Node: c.d.cfg.Node, Label: c.cfg.Name, Bind: c.cfg.Bind, Advertise: c.cfg.Advertise, Seeds: c.cfg.Seeds,
+		Node: c.d.cfg.Node, Label: c.cfg.Name, Bind: c.cfg.Bind, Advertise: c.cfg.Advertise, Seeds: c.cfg.Seeds, Blocks: c.cfg.NodePodBlocks,
 		Version: Version(), Log: c.d.log, Now: c.d.now,
 		Handlers: map[string]gossip.Handler{"force": c.answers(c.onForce), "position": c.answers(c.onPosition)},
 		Check:    c.d.signing.checkRecord, Trust: c.d.signing.hash(), Alarm: c.d.clusterAlarm,

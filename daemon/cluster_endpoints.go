@@ -57,6 +57,9 @@ func (c *cluster) publish(ids ...string) {
 				continue
 			}
 			e.Value = value
+			c.grant(c.d.cfg.Node, id, w)
+		} else {
+			c.ungrant(c.d.cfg.Node, id)
 		}
 		entries = append(entries, e)
 	}
@@ -76,6 +79,11 @@ func (c *cluster) takeEndpoints(changes []gossip.Change) {
 	if len(changes) == 0 {
 		return
 	}
+	for _, x := range changes { // first, so that what follows is judged by them
+		if x.Key == gossip.BlocksKey {
+			c.grantBlocks(x.Owner)
+		}
+	}
 	view := c.d.index.View()
 	told := false
 	for _, x := range changes {
@@ -83,6 +91,7 @@ func (c *cluster) takeEndpoints(changes []gossip.Change) {
 			told = c.takeEndpoint(view, x.Owner, x.Key) || told
 		}
 	}
+	told = c.takeRegranted(view) || told
 	if told {
 		c.d.kickAll("cluster")
 	}
@@ -91,6 +100,18 @@ func (c *cluster) takeEndpoints(changes []gossip.Change) {
 // reserved says that an entry of a book of endpoints is none: package gossip keeps what it says of the
 // node itself there.
 func reserved(key string) bool { return strings.HasPrefix(key, "@") }
+
+// takeRegranted tells the index of workloads whose addresses are theirs now, or are not any more, by what
+// another node said.
+func (c *cluster) takeRegranted(view *identity.View) bool {
+	told := false
+	for _, r := range c.regrant() {
+		if r.Node != c.d.cfg.Node && !c.isShut(r.Node) {
+			told = c.takeEndpoint(view, r.Node, r.Key) || told
+		}
+	}
+	return told
+}
 
 func (c *cluster) isShut(owner string) bool {
 	c.mu.Lock()
@@ -103,13 +124,16 @@ func (c *cluster) takeEndpoint(view *identity.View, owner, key string) bool {
 	id := endpointID(owner, key)
 	value, there := c.State.Entry(owner, gossip.Endpoints, key)
 	if !there {
+		c.ungrant(owner, key)
 		return c.d.index.Withdraw(id, identity.SourceGossip)
 	}
 	w, err := decodeEndpoint(owner, key, value)
 	if err != nil {
-		c.d.log.Warn("endpoint refused", "err", err)
+		c.d.clusterAlarm(gossip.Alarm{Node: owner, Kind: gossip.AlarmMalformed, What: err.Error()})
+		c.ungrant(owner, key)
 		return c.d.index.Withdraw(id, identity.SourceGossip)
 	}
+	w.Addrs = c.grant(owner, key, &w)
 	// Whose address it is says who was heard of later, by this node's clock: clocks of others may be
 	// hours off.
 	w.Since = c.d.now()
@@ -129,7 +153,12 @@ func (c *cluster) lookAtMembers() {
 		alive[m.Node] = m.Status == gossip.Alive
 		since[m.Node] = m.Since
 	}
-	for _, owner := range c.State.Owners() {
+	owners := c.State.Owners()
+	c.lookAtClaims(alive, owners)
+	if c.takeRegranted(c.d.index.View()) {
+		c.d.kickAll("cluster: claims")
+	}
+	for _, owner := range owners {
 		switch {
 		case owner == c.d.cfg.Node:
 		case alive[owner]:

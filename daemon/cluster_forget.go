@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"crypto/ed25519"
+	"fmt"
 
 	"github.com/bulkhead-firewall/bulkhead/api"
 	"github.com/bulkhead-firewall/bulkhead/gossip"
@@ -65,6 +66,12 @@ func (c *cluster) forget(rec gossip.Record) {
 	if rec.Key == c.d.cfg.Node {
 		c.d.warn("cluster forgotten", "the cluster has forgotten this node: what it tells is not taken; remove "+c.d.cfg.StateDir+"/node.key and start again to join as a new one")
 		return
+	}
+	for _, m := range c.Members() {
+		if m.Node == rec.Key && m.Status == gossip.Alive { // an honest node does not forget one that lives
+			c.d.clusterAlarm(gossip.Alarm{Node: rec.Node, Kind: gossip.AlarmRefused, What: fmt.Sprintf("it says that node %q is gone for good, which is alive", rec.Key)})
+			return
+		}
 	}
 	c.d.log.Info("node forgotten", "node", rec.Key, "by", rec.Node)
 	c.Forget(rec.Key)

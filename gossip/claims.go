@@ -27,7 +27,8 @@ type Claims struct {
 	blocks    map[netip.Prefix][]*block
 	lengths   map[prefixLength]int // how many blocks have it
 	stale     map[Ref]struct{}
-	all       bool // ranges changed: everything is stale
+	disputed  map[Ref]Dispute // of those that were looked at
+	all       bool            // ranges changed: everything is stale
 }
 
 // prefixLength is a range's length and family.
@@ -95,7 +96,7 @@ type Dispute struct {
 // NewClaims makes the claims as a node of that name judges them.
 func NewClaims(self string) *Claims {
 	return &Claims{self: self, claimants: map[string]*claimant{}, byAddr: map[netip.Addr][]*claim{},
-		blocks: map[netip.Prefix][]*block{}, lengths: map[prefixLength]int{}, stale: map[Ref]struct{}{}}
+		blocks: map[netip.Prefix][]*block{}, lengths: map[prefixLength]int{}, stale: map[Ref]struct{}{}, disputed: map[Ref]Dispute{}}
 }
 
 func (c *Claims) claimant(node string) *claimant {
@@ -139,6 +140,7 @@ func (c *Claims) Set(node, key string, addrs []netip.Addr, is string) error {
 
 func (c *Claims) drop(n *claimant, x *claim) {
 	delete(n.claims, x.Key)
+	delete(c.disputed, x.Ref)
 	n.addrs -= len(x.addrs)
 	for _, a := range x.addrs {
 		c.touch(a)
@@ -264,19 +266,22 @@ func (c *Claims) ranges(node string, a netip.Addr) (whose *block, ok bool) {
 // Held gives those of a workload's addresses that are its own.
 func (c *Claims) Held(r Ref) []netip.Addr {
 	if n := c.claimants[r.Node]; n != nil && n.claims[r.Key] != nil {
-		return c.held(n.claims[r.Key])
+		held, _ := c.held(n.claims[r.Key])
+		return held
 	}
 	return nil
 }
 
-func (c *Claims) held(x *claim) []netip.Addr {
-	var out []netip.Addr
+// held tells of the first address that is not granted, too.
+func (c *Claims) held(x *claim) (out []netip.Addr, first *Dispute) {
 	for _, a := range x.addrs {
-		if c.judge(x, a) == nil {
+		if d := c.judge(x, a); d == nil {
 			out = append(out, a)
+		} else if first == nil {
+			first = d
 		}
 	}
-	return out
+	return out, first
 }
 
 // judge says why an address is not granted; nil: it is.
@@ -327,9 +332,14 @@ func (c *Claims) TakeChanged() []Ref {
 			continue
 		}
 		x := n.claims[r.Key]
-		if held := c.held(x); !slices.Equal(held, x.granted) {
+		held, dispute := c.held(x)
+		if !slices.Equal(held, x.granted) {
 			x.granted = held
 			out = append(out, r)
+		}
+		// The claim of a dead node yields, and nobody has to do anything about it.
+		if delete(c.disputed, r); dispute != nil && !n.dead && len(c.disputed) < maxDisputes {
+			c.disputed[r] = *dispute
 		}
 	}
 	clear(c.stale)
@@ -340,29 +350,22 @@ func (c *Claims) TakeChanged() []Ref {
 // maxDisputes bounds what is listed.
 const maxDisputes = 1000
 
-// Disputes lists claims that are not granted, ranges first.
+// Disputes lists claims that are not granted, as TakeChanged found them last, ranges first. Of a workload
+// the first address is told.
 func (c *Claims) Disputes() []Dispute {
 	var out []Dispute
-	nodes := slices.Sorted(maps.Keys(c.claimants))
-	for _, node := range nodes {
+	for _, node := range slices.Sorted(maps.Keys(c.claimants)) {
 		for _, b := range c.claimants[node].blocks {
 			if !b.stands() {
 				out = append(out, Dispute{Node: node, Other: b.over[0].node, What: fmt.Sprintf("range %s overlaps %s of node %q", b.span, b.over[0].span, b.over[0].node)})
 			}
 		}
 	}
-	for _, node := range nodes {
-		n := c.claimants[node]
-		if n.dead {
-			continue // it yields, and nobody has to do anything about it
-		}
-		for _, key := range slices.Sorted(maps.Keys(n.claims)) {
-			for _, a := range n.claims[key].addrs {
-				if d := c.judge(n.claims[key], a); d != nil && len(out) < maxDisputes {
-					out = append(out, *d)
-				}
-			}
-		}
-	}
+	ranges := len(out)
+	out = append(out, slices.Collect(maps.Values(c.disputed))...)
+	slices.SortFunc(out[ranges:], func(a, b Dispute) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Key, b.Key)) })
 	return out
 }
+
+// Nodes lists who claims anything.
+func (c *Claims) Nodes() []string { return slices.Sorted(maps.Keys(c.claimants)) }
