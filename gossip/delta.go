@@ -160,6 +160,11 @@ func (b *Book) take(next *Book, head *Head, touched bucketSet, otherwise error) 
 			changed = append(changed, differences(b.entries[i], next.entries[i])...)
 		}
 	}
+	for i := range next.entries {
+		if touched.has(i) {
+			next.entries[i] = slices.Clone(next.entries[i]) // without the room that it grew by
+		}
+	}
 	next.head = *head
 	*b = *next
 	return changed, nil
