@@ -10,6 +10,7 @@ import (
 const (
 	PathCluster       = "/v1/cluster"        // GET ClusterStatus
 	PathClusterForget = "/v1/cluster/forget" // POST ClusterForget: ClusterForget
+	PathClusterForce  = "/v1/cluster/force"  // GET ClusterForce
 )
 
 // ClusterStatus is the cluster as one node sees it.
@@ -76,6 +77,25 @@ type Convergence struct {
 type ClusterForget struct {
 	Node string `json:"node"`
 	Back bool   `json:"back,omitempty"` // let it come back
+}
+
+// ClusterForce is where what this node has in force is in force, too.
+type ClusterForce struct {
+	Generation uint64                 `json:"generation"` // of this node
+	Nodes      []NodeForce            `json:"nodes"`      // all but the left ones, this one too, by name
+	Policies   map[string]PolicyForce `json:"policies"`   // by name as ApplyResult has it: "Policy shop/cart"
+}
+
+// PolicyForce is where one policy's present text is in force.
+type PolicyForce struct {
+	Nodes     int `json:"nodes"`
+	OfNodes   int `json:"ofNodes"`
+	Workloads int `json:"workloads"` // that run on these nodes, and hold what is in force there
+}
+
+// ClusterForce asks all nodes what they have in force.
+func (c *Client) ClusterForce(ctx context.Context) (ClusterForce, error) {
+	return get[ClusterForce](ctx, c, PathClusterForce, nil)
 }
 
 // ClusterStatus is the cluster as the daemon's node sees it.

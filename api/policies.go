@@ -16,6 +16,8 @@ type Policy struct {
 	Expired   []string   `json:"expired,omitempty"` // rules that have ended
 	Shadow    *Shadow    `json:"shadow,omitempty"`  // what a shadow has seen
 	YAML      string     `json:"yaml"`
+
+	Force *PolicyForce `json:"force,omitempty"` // in a cluster, where somebody asked the other nodes
 }
 
 // File is one file's name, for messages, and its text.

@@ -57,11 +57,13 @@ type writeTime struct {
 // forceAnswer is what a node says to that.
 type forceAnswer struct {
 	_          struct{} `cbor:",toarray"`
-	Missing    int      // writes that are not in force there
+	Lack       []uint32 // writes that are not in force there, by their place in the list
 	Refused    []string // why, of those that it cannot take
 	Workloads  int      // that hold what is in force there
 	Of         int      // that run there
 	Generation uint64
+
+	known bool // it has answered
 }
 
 func writesOf(list []gossip.Record) []writeTime {
@@ -85,7 +87,7 @@ func (c *cluster) onForce(ctx context.Context, _ string, body []byte) ([]byte, e
 		moved := c.forced.moved
 		c.forced.mu.Unlock()
 		a := c.standing(q.List)
-		if !q.Wait || a.Missing == len(a.Refused) {
+		if !q.Wait || len(a.Lack) == len(a.Refused) {
 			a.Workloads, a.Of = c.holding(ctx), len(c.d.local())
 			return askEncoder.Marshal(a)
 		}
@@ -103,7 +105,7 @@ func (c *cluster) onForce(ctx context.Context, _ string, body []byte) ([]byte, e
 // count when that one is.
 func (c *cluster) standing(list []writeTime) forceAnswer {
 	a := forceAnswer{Generation: c.d.generation.Load()}
-	for _, w := range list {
+	for i, w := range list {
 		id := gossip.ID{Class: w.Class, Key: w.Key}
 		rec, known := c.State.Look(w.Class, w.Key)
 		c.forced.mu.Lock()
@@ -112,7 +114,7 @@ func (c *cluster) standing(list []writeTime) forceAnswer {
 		if known && rec.Time >= gossip.Timestamp(w.Time) && took && at == rec.Time {
 			continue
 		}
-		a.Missing++
+		a.Lack = append(a.Lack, uint32(i))
 		c.mu.Lock()
 		if r, refused := c.refused[id]; refused && r.time == gossip.Timestamp(w.Time) {
 			a.Refused = append(a.Refused, r.err.Error())

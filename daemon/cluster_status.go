@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bulkhead-firewall/bulkhead/api"
@@ -154,4 +155,67 @@ func (c *cluster) askPositions(ctx context.Context, members []api.ClusterMember)
 func (c *cluster) counters() api.ClusterCounters {
 	n := c.Counts()
 	return api.ClusterCounters{Refused: n.Refused.Load(), Overflow: n.Overflow.Load(), Unsent: n.Unsent.Load()}
+}
+
+// ClusterForce asks all nodes which of this node's policies they have in force.
+func (d *Daemon) ClusterForce(ctx context.Context) (api.ClusterForce, error) {
+	c := d.cluster
+	if c == nil {
+		return api.ClusterForce{}, errAlone
+	}
+	ctx, cancel := context.WithTimeout(ctx, positionWait)
+	defer cancel()
+	var slots []slot
+	var said []gossip.Record
+	rb := d.rules.Load()
+	for _, s := range rb.slots() {
+		if rec, known := c.State.Look(classPolicy, s.store()); known && rb.held[s].from == sourceAPI {
+			slots, said = append(slots, s), append(said, rec)
+		}
+	}
+	out := api.ClusterForce{Generation: d.generation.Load(), Policies: map[string]api.PolicyForce{}}
+	body, err := askEncoder.Marshal(&askForce{List: writesOf(said)})
+	if err != nil {
+		return out, err
+	}
+	nodes := append(append(c.others(gossip.Alive), c.others(gossip.Dead)...), d.cfg.Node)
+	slices.Sort(nodes)
+	out.Nodes = make([]api.NodeForce, len(nodes))
+	answers := make([]forceAnswer, len(nodes))
+	atOnce(len(nodes), func(i int) { out.Nodes[i], answers[i] = c.forceOf(ctx, nodes[i], body) })
+	for k, s := range slots {
+		f := api.PolicyForce{OfNodes: len(nodes)}
+		for i := range nodes {
+			if answers[i].known && !slices.Contains(answers[i].Lack, uint32(k)) {
+				f.Nodes++
+				f.Workloads += answers[i].Workloads
+			}
+		}
+		out.Policies[s.String()] = f
+	}
+	return out, nil
+}
+
+// forceOf asks one node, or this one itself.
+func (c *cluster) forceOf(ctx context.Context, node string, body []byte) (api.NodeForce, forceAnswer) {
+	out := api.NodeForce{Node: node}
+	ask := func() ([]byte, error) { return c.Ask(ctx, node, "force", body) }
+	if node == c.d.cfg.Node {
+		ask = func() ([]byte, error) { return c.onForce(ctx, node, body) }
+	}
+	raw, err := ask()
+	var a forceAnswer
+	if err == nil {
+		err = askDecoder.Unmarshal(raw, &a)
+	}
+	if err != nil {
+		out.Error = err.Error()
+		return out, a
+	}
+	a.known = true
+	out.InForce, out.Workloads, out.Of = len(a.Lack) == 0, a.Workloads, a.Of
+	if !out.InForce {
+		out.Error = cmp.Or(strings.Join(a.Refused[:min(3, len(a.Refused))], "; "), fmt.Sprintf("%d policies are not in force there yet", len(a.Lack)))
+	}
+	return out, a
 }

@@ -156,7 +156,7 @@ func (c *cluster) askOne(ctx context.Context, node string, body []byte, begin ti
 		out.Error = err.Error()
 	case len(a.Refused) > 0:
 		out.Error = strings.Join(a.Refused[:min(3, len(a.Refused))], "; ")
-	case a.Missing > 0:
+	case len(a.Lack) > 0:
 		out.Error = "not in force there yet"
 	default:
 		took := time.Since(begin)

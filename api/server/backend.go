@@ -39,6 +39,7 @@ type Backend interface {
 	Explain(ctx context.Context, r api.ExplainRequest) (api.Explanation, error)
 	Trace(ctx context.Context, r api.TraceRequest) (api.Trace, error)
 	ClusterStatus(ctx context.Context) (api.ClusterStatus, error)
+	ClusterForce(ctx context.Context) (api.ClusterForce, error)
 	ClusterForget(ctx context.Context, r api.ClusterForget) (api.ClusterForget, error)
 	ClusterKeys(ctx context.Context, o api.KeyOrder) (api.KeyReport, error)
 	CNI(ctx context.Context, r api.CNIRequest) error

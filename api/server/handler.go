@@ -35,6 +35,7 @@ func (s *Server) handler() http.Handler {
 	m.HandleFunc("POST "+api.PathTrace, posted(s, s.cfg.MaxBody, b.Trace))
 	m.HandleFunc("GET "+api.PathCluster, plain(s, b.ClusterStatus))
 	m.HandleFunc("POST "+api.PathClusterKeys, posted(s, s.cfg.MaxBody, b.ClusterKeys))
+	m.HandleFunc("GET "+api.PathClusterForce, plain(s, b.ClusterForce))
 	m.HandleFunc("POST "+api.PathClusterForget, posted(s, s.cfg.MaxBody, b.ClusterForget))
 	m.HandleFunc("POST "+api.PathCNI, s.cni)
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

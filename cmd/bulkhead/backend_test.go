@@ -133,6 +133,7 @@ func request(r api.ApplyRequest) string {
 	}
 	say("keep-files", fmt.Sprint(r.KeepFiles))
 	say("within", r.ConfirmWithin)
+	say("wait", r.Wait)
 	say("message", r.Message)
 	return strings.Join(out, " ")
 }
@@ -202,6 +203,13 @@ func (b *files) ClusterStatus(context.Context) (api.ClusterStatus, error) {
 func (b *files) ClusterKeys(_ context.Context, o api.KeyOrder) (api.KeyReport, error) {
 	b.note("keys %s key=%s fingerprint=%s", o.Do, o.Key, o.Fingerprint)
 	return answer[api.KeyReport](b, "keys")
+}
+
+func (b *files) ClusterForce(context.Context) (api.ClusterForce, error) {
+	if b.read("force", &api.ClusterForce{}) != nil {
+		return api.ClusterForce{}, api.Errorf(api.NotFound, "this node is in no cluster; set cluster in its configuration")
+	}
+	return answer[api.ClusterForce](b, "force")
 }
 
 func (b *files) ClusterForget(_ context.Context, r api.ClusterForget) (api.ClusterForget, error) {

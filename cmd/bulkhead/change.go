@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ type change struct {
 	dryRun   bool
 	yes      bool
 	within   time.Duration // 0: nobody has to confirm it
+	wait     time.Duration // 0: not for other nodes of the cluster
 	removals bool          // that policies go is asked about, too
 }
 
@@ -27,6 +29,8 @@ func (c *change) flags(cmd *cobra.Command) {
 	f.BoolVar(&c.dryRun, "dry-run", false, "only show what it would do")
 	f.BoolVar(&c.yes, "yes", false, "do not ask")
 	f.DurationVar(&c.within, "confirm-within", 0, "undo it after this span (1s to 24h) unless it is confirmed")
+	f.DurationVar(&c.wait, "wait", 0, "wait so long (up to 10m) until all nodes of the cluster have it in force, and name those that do not; alone: 30s")
+	f.Lookup("wait").NoOptDefVal = "30s"
 	f.StringVarP(&c.req.Message, "message", "m", "", "why, for the history")
 }
 
@@ -34,6 +38,12 @@ func (c *change) flags(cmd *cobra.Command) {
 func (a *app) run(cmd *cobra.Command, c *change) error {
 	if c.within < 0 || c.within > 0 && (c.within < time.Second || c.within > 24*time.Hour) {
 		return usage(cmd, "--confirm-within %v: want 1s to 24h", c.within)
+	}
+	if c.wait < 0 || c.wait > 10*time.Minute {
+		return usage(cmd, "--wait %v: want up to 10m", c.wait)
+	}
+	if c.wait > 0 {
+		c.req.Wait = c.wait.String()
 	}
 	if c.within > 0 {
 		c.req.ConfirmWithin = c.within.String()
@@ -54,10 +64,14 @@ func (a *app) run(cmd *cobra.Command, c *change) error {
 	if err != nil {
 		return err
 	}
-	if err := a.print(r, func() error { return a.printApplied(r, c.req.Mode) }); err != nil || r.Pending == nil {
-		return err
+	err = a.print(r, func() error { return errors.Join(a.printApplied(r, c.req.Mode), a.printWaited(r)) })
+	if err == nil && r.Pending != nil {
+		err = a.keep(cmd, *r.Pending)
 	}
-	return a.keep(cmd, *r.Pending)
+	if err == nil {
+		err = a.waited(r)
+	}
+	return err
 }
 
 // agree asks when a change cuts what was seen, or removes policies where that is worth a question.

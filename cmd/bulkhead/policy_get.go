@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -26,6 +27,10 @@ func (a *app) policyGet() *cobra.Command {
 			if shadow {
 				all = onlyShadows(all)
 			}
+			force, clustered, err := a.whereInForce(cmd.Context(), all)
+			if err != nil {
+				return err
+			}
 			if len(args) == 1 {
 				p, err := findPolicy(all, args[0])
 				if err != nil {
@@ -39,10 +44,17 @@ func (a *app) policyGet() *cobra.Command {
 			return a.print(all, func() error {
 				var rows [][]string
 				for _, p := range all {
-					rows = append(rows, []string{p.Kind, nameOf(p), p.Mode, strings.Join(p.Types, ","), strings.Join(p.Selects, ","),
-						p.Source, until(p.Expires), age(p.Applied)})
+					row := []string{p.Kind, nameOf(p), p.Mode, strings.Join(p.Types, ","), strings.Join(p.Selects, ","),
+						p.Source, until(p.Expires), age(p.Applied)}
+					if clustered {
+						row = append(row, nodesOf(p.Force))
+					}
+					rows = append(rows, row)
 				}
-				return a.table("KIND NAME MODE TYPES SELECTS SOURCE EXPIRES AGE", rows)
+				if !clustered {
+					return a.table("KIND NAME MODE TYPES SELECTS SOURCE EXPIRES AGE", rows)
+				}
+				return errors.Join(a.table("KIND NAME MODE TYPES SELECTS SOURCE EXPIRES AGE NODES", rows), a.printForce(force))
 			})
 		},
 	}

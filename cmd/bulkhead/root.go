@@ -65,7 +65,7 @@ Exit codes: 0 done, 1 an error, 2 wrong usage, 3 refused or denied.`,
 	f.StringVarP(&a.output, "output", "o", "table", "table, json or yaml")
 	complete(root, "output", "table", "json", "yaml")
 	root.AddCommand(a.status(), a.workloads(), a.flows(), a.graph(), a.policy(), a.mode(), a.alerts(),
-		a.explain(), a.rules(), a.trace(), a.names())
+		a.explain(), a.rules(), a.trace(), a.names(), a.cluster())
 	return root
 }
 
