@@ -23,7 +23,7 @@ type Config struct {
 	Key       ed25519.PrivateKey // this node's own: see [StateConfig]
 	Keyring   [][]byte           // AES keys of 16, 24 or 32 bytes; the first encrypts, all decrypt; none: in the clear
 	Bind      netip.AddrPort     // UDP and TCP
-	Advertise netip.AddrPort     // where others reach it; invalid: Bind's, or the address of the default route
+	Advertise netip.AddrPort     // where others reach it; invalid: found out, see advertised
 	Seeds     []string           // whom to join: "host", "host:port" (every address of a name), "file:PATH" with one a line
 	Version   string             // of the program
 	Stored    []byte             // what State.Snapshot gave before the restart; nil: nothing
@@ -132,7 +132,7 @@ func Join(ctx context.Context, c Config) (*Cluster, error) {
 		return nil, err
 	}
 	g.remember()
-	conf, err := g.memberlistConfig()
+	conf, err := g.memberlistConfig(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("gossip: join: %w", err)
 	}
@@ -160,16 +160,25 @@ func (g *Cluster) run(ctx context.Context, task func(context.Context)) {
 	}()
 }
 
-func (g *Cluster) memberlistConfig() (*memberlist.Config, error) {
+func (g *Cluster) memberlistConfig(ctx context.Context) (*memberlist.Config, error) {
 	c := memberlist.DefaultLANConfig()
 	c.Name, c.Label = g.config.Node, g.config.Label
 	c.BindAddr, c.BindPort = g.config.Bind.Addr().String(), int(g.config.Bind.Port())
 	c.AdvertisePort = c.BindPort
-	if a := g.config.Advertise; a.IsValid() {
-		c.AdvertiseAddr, c.AdvertisePort = a.Addr().String(), int(a.Port())
+	if g.config.Transport == nil {
+		at, err := advertised(ctx, &g.config)
+		if err != nil {
+			return nil, err
+		}
+		if !g.config.Advertise.IsValid() && g.config.Bind.Addr().IsUnspecified() {
+			g.log.Info("others reach this node at", "address", at)
+		}
+		c.AdvertiseAddr, c.AdvertisePort = at.Addr().String(), int(at.Port())
 	}
 	c.GossipInterval, c.GossipNodes, c.RetransmitMult = Interval, Fanout, Full
-	c.DelegateProtocolMin, c.DelegateProtocolMax, c.DelegateProtocolVersion = protocolMin, g.config.protocol, g.config.protocol
+	// memberlist wants every node to read the version that another one speaks: the lowest is said to be
+	// spoken, and what is really spoken goes by the highest that each reads.
+	c.DelegateProtocolMin, c.DelegateProtocolMax, c.DelegateProtocolVersion = protocolMin, g.config.protocol, protocolMin
 	c.DeadNodeReclaimTime = 30 * time.Second // a node may come back at another address; its key must be the same
 	c.Delegate, c.Events, c.Alive, c.Conflict = g, g, g, g
 	c.Transport = g.config.Transport

@@ -11,7 +11,7 @@ import (
 )
 
 // cluster starts nodes on loopback, over real UDP and TCP.
-func startNode(t *testing.T, name, label string, keys [][]byte, seeds ...string) *Cluster {
+func startNode(t testing.TB, name, label string, keys [][]byte, seeds ...string) *Cluster {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(nil)
 	if err != nil {
@@ -31,12 +31,17 @@ func startNode(t *testing.T, name, label string, keys [][]byte, seeds ...string)
 func (g *Cluster) address() string { return g.list.LocalNode().Address() }
 
 // until waits, at most ten seconds, for something to become so.
-func until(t *testing.T, what string, so func() bool) time.Duration {
+func until(t testing.TB, what string, so func() bool) time.Duration {
+	t.Helper()
+	return within(t, 10*time.Second, what, so)
+}
+
+func within(t testing.TB, patience time.Duration, what string, so func() bool) time.Duration {
 	t.Helper()
 	start := time.Now()
 	for !so() {
-		if time.Since(start) > 10*time.Second {
-			t.Fatalf("not within 10 s: %s", what)
+		if time.Since(start) > patience {
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

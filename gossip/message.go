@@ -88,6 +88,7 @@ const (
 	maxRecord     = 4 << 20   // of a record's value
 	maxBook       = 100_000   // entries of one book
 	maxBookBytes  = 12 << 20  // keys and values of one book: it must fit into a message
+	maxBooksBytes = 256 << 20 // of all other nodes' books: 100,000 endpoints are some 30 MiB
 	maxMessage    = 16 << 20  // memberlist takes 20 MiB of one stream
 	recordsAtOnce = 256 << 10 // bytes of records in one message
 )

@@ -77,7 +77,7 @@ var errNoMember = errors.New("not a member")
 // onDelta takes a change and passes it on as it came: its owner made it so that it covers what a node
 // may have missed.
 func (s *State) onDelta(d *Delta, raw []byte) ([][]byte, error) {
-	taken, err := s.update(&d.Head, func(b *Book, key ed25519.PublicKey) ([]Entry, error) { return b.apply(d, key) })
+	taken, err := s.update(&d.Head, sizeOf(d.Entries), func(b *Book, key ed25519.PublicKey) ([]Entry, error) { return b.apply(d, key) })
 	if taken {
 		s.outbox(bookName(&d.Head), slices.Clone(raw), newsOf(&d.Head))
 	}
@@ -88,7 +88,7 @@ func (s *State) onDelta(d *Delta, raw []byte) ([][]byte, error) {
 }
 
 func (s *State) onContents(c *Contents) ([][]byte, error) {
-	taken, err := s.update(&c.Head, func(b *Book, key ed25519.PublicKey) ([]Entry, error) { return b.replace(c, key) })
+	taken, err := s.update(&c.Head, sizeOf(c.Entries), func(b *Book, key ed25519.PublicKey) ([]Entry, error) { return b.replace(c, key) })
 	id := bookID{c.Head.Owner, c.Head.Kind}
 	if errors.Is(err, ErrGap) {
 		return [][]byte{encode(msgWant, &want{Books: []wantBook{{Owner: id.owner, Kind: id.kind}}})}, nil
@@ -100,8 +100,8 @@ func (s *State) onContents(c *Contents) ([][]byte, error) {
 	return nil, err
 }
 
-// update brings another node's book forward. False: it is no news.
-func (s *State) update(h *Head, change func(*Book, ed25519.PublicKey) ([]Entry, error)) (bool, error) {
+// update brings another node's book forward by so many bytes of entries. False: it is no news.
+func (s *State) update(h *Head, incoming int, change func(*Book, ed25519.PublicKey) ([]Entry, error)) (bool, error) {
 	key, err := s.pinOf(h.Owner)
 	if err != nil {
 		return false, err
@@ -114,7 +114,10 @@ func (s *State) update(h *Head, change func(*Book, ed25519.PublicKey) ([]Entry, 
 	if !had {
 		b = newBook(h.Owner, h.Kind, 0)
 	}
-	old := bookHash(&b.head)
+	if s.bookBytes+incoming > maxBooksBytes {
+		return false, fmt.Errorf("%s of node %q: %d MiB of books: %w", h.Kind, h.Owner, s.bookBytes>>20, errFull)
+	}
+	old, size := bookHash(&b.head), b.bytes
 	changed, err := change(b, key)
 	if errors.Is(err, ErrStale) {
 		return false, nil
@@ -127,6 +130,7 @@ func (s *State) update(h *Head, change func(*Book, ed25519.PublicKey) ([]Entry, 
 		s.bookParts[part] ^= old
 	}
 	s.books[id] = b
+	s.bookBytes += b.bytes - size
 	s.bookParts[part] ^= bookHash(&b.head)
 	for _, e := range changed {
 		s.changes.entry(h.Owner, h.Kind, e.Key)
@@ -214,8 +218,11 @@ const maxFetching = 4096
 // onNews fetches what was too large to be told, and then tells others.
 func (s *State) onNews(h *heads) ([][]byte, error) {
 	out := s.fetch(*h)
-	if len(out) == 0 || len(s.fetching) > maxFetching {
+	if len(out) == 0 {
 		return out, nil
+	}
+	if len(s.fetching) > maxFetching {
+		clear(s.fetching) // what never came: somebody tells of news that are none
 	}
 	for _, x := range h.Books {
 		s.fetching[bookID{x.Owner, x.Kind}] = struct{}{}

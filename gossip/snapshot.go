@@ -94,6 +94,9 @@ func (s *State) restoreBook(c *Contents) error {
 	if old := s.books[bookID{c.Head.Owner, c.Head.Kind}]; old != nil {
 		s.toggleBook(old)
 	}
+	if c.Head.Owner != s.self {
+		s.bookBytes += b.bytes
+	}
 	s.setBook(b)
 	for _, e := range changed {
 		s.changes.entry(c.Head.Owner, c.Head.Kind, e.Key)

@@ -20,6 +20,7 @@ type State struct {
 
 	mu        sync.Mutex
 	books     map[bookID]*Book
+	bookBytes int           // of other nodes' books
 	bookParts [parts]uint64 // hashes of books' versions, XORed
 	registers *Registers
 	pins      map[string]ed25519.PublicKey // by node: whose signature its books carry
@@ -213,6 +214,7 @@ func (s *State) Forget(node string) {
 			continue
 		}
 		s.toggleBook(b)
+		s.bookBytes -= b.bytes
 		delete(s.books, id)
 		for _, e := range b.Entries() {
 			s.changes.entry(node, k, e.Key)
