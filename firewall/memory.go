@@ -96,6 +96,12 @@ func (c Change) deniesAsking() bool {
 	return c.Op == AddElements && denySet(c.Name) && strings.HasPrefix(c.Name, policy.Egress.String())
 }
 
+// unasks says whether a change takes exact keys of egress away. Segments from such a peer and port
+// passed as answers of a server, so that what came in from there was not remembered.
+func (c Change) unasks() bool {
+	return c.Op == DeleteElements && (c.Name == "egress4" || c.Name == "egress6")
+}
+
 // warming lets guards remember what is asked by exact keys, before those are taken away, and no
 // longer than that.
 func warming(spec Spec, changes []Change) (before, after []Change) {
@@ -123,10 +129,18 @@ func warming(spec Spec, changes []Change) (before, after []Change) {
 func (ns *Namespace) seeds(spec Spec, changes []Change) ([]Change, error) {
 	ingress := sync.OnceValue(func() sideRights { return newSideRights(spec.Sides.Ingress) })
 	var tables []*Table
+	unasked, all := map[right]bool{}, false
 	for _, c := range changes {
 		guard := c.Table.Family == FamilyNetdev
 		needed := guard && (c.Op == AddRules && c.Name == "sender" || c.deniesAsking()) ||
 			c.Op == AddChain && c.Name == "in4_wide" || c.widens(ingress) && (guard || c.Table.chain("in4_wide") != nil)
+		all = all || needed
+		if c.unasks() && (guard || c.Table.chain("in4_wide") != nil) {
+			needed = true
+			for _, e := range c.Elements {
+				unasked[c.Set.readRight(e)] = true
+			}
+		}
 		if needed && c.Table.set("served4") != nil && !slices.Contains(tables, c.Table) {
 			tables = append(tables, c.Table)
 		}
@@ -138,7 +152,9 @@ func (ns *Namespace) seeds(spec Spec, changes []Change) ([]Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	answering := spec.answering(sockets)
+	answering := spec.answering(sockets, func(s tcpSocket) bool {
+		return all || unasked[right{s.remote.Addr(), identity.TCP, s.remote.Port()}]
+	})
 	var out []Change
 	for _, t := range tables {
 		for i, s := range families {
@@ -165,14 +181,14 @@ func (ns *Namespace) seeds(spec Spec, changes []Change) ([]Change, error) {
 	return out, nil
 }
 
-// answering are the keys of TCP connections that the workload answers by a right that names no port,
-// IPv4 and IPv6.
-func (spec Spec) answering(sockets tcpSockets) [2][]Element {
+// answering are the keys of those TCP connections that the workload answers by a right that names no
+// port, IPv4 and IPv6.
+func (spec Spec) answering(sockets tcpSockets, those func(tcpSocket) bool) [2][]Element {
 	ingress := newSideRights(spec.Sides.Ingress)
 	var p [2]packing
 	for _, s := range sockets.open {
 		peer, port := s.remote.Addr(), s.local.Port()
-		if !sockets.listening[port] || !ingress.unnamed(right{peer, identity.TCP, port}) {
+		if !those(s) || !sockets.listening[port] || !ingress.unnamed(right{peer, identity.TCP, port}) {
 			continue
 		}
 		i := 0

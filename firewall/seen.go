@@ -85,12 +85,14 @@ func (w ways) wideChain() *Chain {
 }
 
 // rememberTCP keeps a birth for a short while and whatever follows it for long, so that scans do not
-// fill the set. Where egress denies something only a birth begins it: what a server sends on a
-// connection that lost its right is no question.
+// fill the set. Where egress is judged only a birth begins it: what a server sends on a connection
+// that lost its right is no question, or else it would let the client answer for ever. The client's
+// socket is gone by then, but who speaks TCP through a raw socket, or from a namespace of its own
+// behind ours, has none that could be cut.
 func (s site) rememberTCP(spec Spec, add func(string, ...clause), k key) {
 	served := "served" + s.digit()
 	add("", tcpBirth(), k.addTo(served, synTime))
-	if spec.denies(policy.Egress, s.v6) != 0 {
+	if spec.judges(policy.Egress) {
 		add("", tcpLater(), k.in(served), k.refresh(served, servedTime))
 		return
 	}

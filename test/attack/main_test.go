@@ -1,6 +1,7 @@
 package attack
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,6 +16,9 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv(senderEnv) != "" {
 		os.Exit(runSender(os.Stdin, os.Stdout))
+	}
+	if file := os.Getenv(daemonEnv); file != "" {
+		os.Exit(runDaemon(file))
 	}
 	os.Exit(run(m))
 }
@@ -32,6 +36,12 @@ func run(m *testing.M) int {
 			return 1
 		}
 		os.Setenv("BULKHEAD_BIN", dir)
+	}
+	// Tricks that are tried while the daemon restarts are all tried at a time: they share its ends.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "256"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
 	code := m.Run()
 	errs := []error{closeArenas()}
