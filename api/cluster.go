@@ -23,6 +23,7 @@ type ClusterStatus struct {
 	Books       []ClusterBook   `json:"books"`                 // what this node holds of what each says of itself
 	Members     []ClusterMember `json:"members"`               // by name
 	Convergence *Convergence    `json:"convergence,omitempty"` // of what was written on this node since its daemon started
+	StartWait   *Convergence    `json:"startWait,omitempty"`   // until the nodes of a new workload's peers knew it, where they did in time
 	Refused     []string        `json:"refused,omitempty"`     // policies of the cluster that this node cannot take
 	Counters    ClusterCounters `json:"counters"`
 }
@@ -32,7 +33,8 @@ type ClusterCounters struct {
 	Refused  uint64 `json:"refused"`  // messages that were not as they must be
 	Overflow uint64 `json:"overflow"` // messages that came faster than they were taken
 	Unsent   uint64 `json:"unsent"`   // answers that could not be delivered
-	Unheard  uint64 `json:"unheard"`  // starts of workloads that went on before all nodes of their peers knew them
+	Starts   uint64 `json:"starts"`   // of workloads of this node
+	Unheard  uint64 `json:"unheard"`  // of these, that went on before all nodes of their peers knew them
 }
 
 // ClusterBook is one node's book of one kind as this node holds it. Same version and root: same book.
@@ -62,6 +64,14 @@ type ClusterMember struct {
 	Agrees     bool   `json:"agrees"`               // it holds the same policies and modes
 	Generation uint64 `json:"generation,omitempty"` // its own count of changes in force
 	Error      string `json:"error,omitempty"`      // why it did not answer
+}
+
+// Start is who knew a workload when it began, among the nodes whose workloads have policies that mean it.
+type Start struct {
+	Nodes   int      `json:"nodes"`             // that were asked
+	Known   int      `json:"known"`             // that knew it when its program began
+	Seconds float64  `json:"seconds"`           // until the last of those that know it did
+	Unknown []string `json:"unknown,omitempty"` // that do not know it yet, as far as was followed; bounded
 }
 
 // Convergence is how long writes took from the call until they were in force on each other node, in

@@ -129,8 +129,9 @@ type Workload struct {
 	Entries   int       `json:"entries"`          // allowed (peer, protocol, port) in force
 	Denied    int       `json:"denied,omitempty"` // (peer, protocol, port) that rules deny, in force
 	Since     time.Time `json:"since"`
-	StartSeen bool      `json:"startSeen"` // false: it ran before we saw it
-	Applied   time.Time `json:"applied"`   // last transaction
+	StartSeen bool      `json:"startSeen"`       // false: it ran before we saw it
+	Start     *Start    `json:"start,omitempty"` // in a cluster: who knew it when it began
+	Applied   time.Time `json:"applied"`         // last transaction
 	Error     string    `json:"error,omitempty"`
 }
 

@@ -78,10 +78,15 @@ func (d *Daemon) attachAs(ctx context.Context, req api.CNIRequest, startSeen boo
 	record.StartSeen = startSeen
 	late := d.identify(ctx, req, &record)
 	d.attaching.Lock() // one ADD or DEL at a time changes who is here
+	before := d.index.Generation()
 	w, known, err := d.admit(record)
 	d.attaching.Unlock()
 	if err != nil {
 		return err
+	}
+	var began *start
+	if !known {
+		began = d.cluster.greet(w, before)
 	}
 	if err := w.sync(ctx, "attach"); err != nil {
 		if !known {
@@ -98,6 +103,7 @@ func (d *Daemon) attachAs(ctx context.Context, req api.CNIRequest, startSeen boo
 	wait, cancel := context.WithTimeout(ctx, peersWait)
 	defer cancel()
 	d.settle(wait, "peer "+w.String())
+	d.cluster.awaitStart(ctx, w, began)
 	return nil
 }
 

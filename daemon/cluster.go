@@ -32,6 +32,8 @@ type cluster struct {
 	claims  claims
 
 	spans  convergence
+	starts starts
+	taking sync.Mutex // held while changes of others are told to the index
 	life   context.Context
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup // questions under way
@@ -112,7 +114,7 @@ func (c *cluster) gossipConfig() (gossip.Config, error) {
 	conf := gossip.Config{
 		Node: c.d.cfg.Node, Label: c.cfg.Name, Bind: c.cfg.Bind, Advertise: c.cfg.Advertise, Seeds: c.cfg.Seeds, Blocks: c.cfg.NodePodBlocks,
 		Version: Version(), Log: c.d.log, Now: c.d.now,
-		Handlers: map[string]gossip.Handler{"force": c.answers(c.onForce), "position": c.answers(c.onPosition)},
+		Handlers: map[string]gossip.Handler{"force": c.answers(c.onForce), "position": c.answers(c.onPosition), "greet": c.answers(c.onGreet)},
 		Check:    c.d.signing.checkRecord, Trust: c.d.signing.hash(), Alarm: c.d.clusterAlarm,
 	}
 	var err error
@@ -165,6 +167,8 @@ func (d *Daemon) routineCluster(ctx context.Context) error {
 
 // take puts in force what changed.
 func (c *cluster) take() {
+	c.taking.Lock()
+	defer c.taking.Unlock()
 	changes := c.State.TakeChanges()
 	if len(changes) == 0 {
 		return

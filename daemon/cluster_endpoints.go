@@ -146,6 +146,8 @@ func (c *cluster) takeEndpoint(view *identity.View, owner, key string) bool {
 // lookAtMembers believes those who came back, and no longer those who have been dead for too long: an
 // address of theirs may be somebody else's by now.
 func (c *cluster) lookAtMembers() {
+	c.taking.Lock()
+	defer c.taking.Unlock()
 	now := c.d.now()
 	since := map[string]time.Time{}
 	alive := map[string]bool{}

@@ -66,7 +66,7 @@ func (d *Daemon) ClusterStatus(ctx context.Context) (api.ClusterStatus, error) {
 	defer cancel()
 	out := api.ClusterStatus{
 		Name: c.cfg.Name, Node: d.cfg.Node, Fingerprint: fingerprint(c.State.KeyOf(d.cfg.Node)), Encrypted: c.EncryptsWith(),
-		Registers: c.State.RegistersHash(), Books: c.books(), Members: c.members(), Convergence: c.spans.row(),
+		Registers: c.State.RegistersHash(), Books: c.books(), Members: c.members(), Convergence: c.spans.row(), StartWait: c.starts.spans.row(),
 		Counters: c.counters(),
 	}
 	c.mu.Lock()
@@ -154,7 +154,8 @@ func (c *cluster) askPositions(ctx context.Context, members []api.ClusterMember)
 
 func (c *cluster) counters() api.ClusterCounters {
 	n := c.Counts()
-	return api.ClusterCounters{Refused: n.Refused.Load(), Overflow: n.Overflow.Load(), Unsent: n.Unsent.Load()}
+	return api.ClusterCounters{Refused: n.Refused.Load(), Overflow: n.Overflow.Load(), Unsent: n.Unsent.Load(),
+		Starts: c.starts.total.Load(), Unheard: c.starts.unheard.Load()}
 }
 
 // ClusterForce asks all nodes which of this node's policies they have in force.

@@ -159,6 +159,7 @@ func (d *Daemon) Workloads(context.Context) ([]api.Workload, error) {
 func (w *workload) describe(row *api.Workload) {
 	r, held := w.stored(), w.inForce()
 	row.NetNS, row.StartSeen, row.Applied = r.NetNS, r.StartSeen, held.applied
+	row.Start = w.began().row()
 	row.Guarded = len(r.Interfaces) > 0
 	for _, ifc := range r.Interfaces {
 		row.Guarded = row.Guarded && ifc.HostIndex != 0

@@ -47,6 +47,7 @@ type workload struct {
 	waiters []chan error
 	state   inForce
 	reader  *firewall.Reader     // nil while the namespace is not open
+	start   *start               // nil: nobody was asked
 	places  map[string]place     // of the interfaces, by the name that CNI gave; replaced, never written to
 	found   map[string]time.Time // since when interfaces are known that no ADD told of
 	gaps    []string             // of its interfaces, that were told

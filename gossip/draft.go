@@ -61,3 +61,17 @@ func (s *State) Look(class, key string) (Record, bool) {
 	rec, ok := s.registers.records[ID{Class: class, Key: key}]
 	return rec, ok
 }
+
+// Latest is a message with the latest changes of this node's own book, for who is to have them at once
+// and not wait for a broadcast (see [State.Receive]), and the version that they lead to. Nil: they are
+// too large for that.
+func (s *State) Latest(kind Kind) ([]byte, Version) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.books[bookID{s.self, kind}]
+	d := b.delta(packet, s.clock.now().Add(-repeated))
+	if d == nil {
+		return nil, b.head.Version
+	}
+	return encode(msgDelta, d), b.head.Version
+}

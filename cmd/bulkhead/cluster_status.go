@@ -46,6 +46,13 @@ func (a *app) printCluster(s api.ClusterStatus) error {
 	if v := s.Convergence; v != nil {
 		fmt.Fprintf(a.out, "changes    in force elsewhere after %s (half of them), %s (99 %%), %d answers missed\n", millis(v.P50), millis(v.P99), v.Missed)
 	}
+	if n := s.Counters; n.Starts > 0 {
+		text := fmt.Sprintf("%s, %d before all nodes of their peers knew them", plural(int(n.Starts), "workload", "workloads"), n.Unheard)
+		if v := s.StartWait; v != nil {
+			text += fmt.Sprintf("; else after %s (half of them), %s (99 %%)", millis(v.P50), millis(v.P99))
+		}
+		fmt.Fprintf(a.out, "starts     %s\n", text)
+	}
 	if n := s.Counters; n.Refused+n.Overflow+n.Unsent > 0 {
 		fmt.Fprintf(a.out, "messages   %d refused, %d over the bound, %d answers not delivered\n", n.Refused, n.Overflow, n.Unsent)
 	}
