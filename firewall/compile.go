@@ -109,11 +109,16 @@ type sideShape struct {
 	lists           bool
 	denies, denies6 denies
 	rejects         bool
+	blocks, blocks6 bool // the interval set holds something
 }
 
 func (spec Spec) shape() shape {
 	side := func(d policy.Direction) sideShape {
-		return sideShape{spec.lists(d), spec.denies(d, false), spec.denies(d, true), spec.rejects(d)}
+		out := sideShape{lists: spec.lists(d), denies: spec.denies(d, false), denies6: spec.denies(d, true), rejects: spec.rejects(d)}
+		if d == policy.Ingress && out.lists {
+			out.blocks, out.blocks6 = hasBlocks(spec.side(d).Entries, families[0]), hasBlocks(spec.side(d).Entries, families[1])
+		}
+		return out
 	}
 	return shape{mode: spec.Mode, egress: side(policy.Egress), ingress: side(policy.Ingress), guarded: spec.guarded(),
 		names: spec.names(), reads: spec.reads(), closed: spec.AnswersClosed}
@@ -179,13 +184,13 @@ func baseChain(spec Spec, d policy.Direction) *Chain {
 	if spec.birthsOnly(d) {
 		c.Rules = append(c.Rules, newRule("judged at birth", tcpLater(), accept()))
 	}
-	c.Rules = append(c.Rules, newRule("", device(d == policy.Egress, "lo"), accept()))
-	if d == policy.Egress {
-		// A mesh redirects to its proxy: the address is loopback's already, the interface not yet.
-		c.Rules = append(c.Rules, newRule("", families[0].loopback(), accept()), newRule("", families[1].loopback(), accept()))
-	}
+	c.Rules = append(c.Rules, newRule("", onLoopback(d == policy.Egress), accept()))
 	for _, s := range families {
 		w := ways{site: s, spec: spec, dir: d}
+		if d == policy.Egress {
+			// A mesh redirects to its proxy: the address is loopback's already, the interface not yet.
+			c.Rules = append(c.Rules, newRule("", s.loopback(), accept()))
+		}
 		c.Rules = append(c.Rules, newRule("", s.isFamily(), goTo(w.first())))
 	}
 	return c

@@ -51,7 +51,7 @@ func NoAnswerQueue() bool {
 func answersChain(spec Spec) *Chain {
 	c := &Chain{Name: "answers"}
 	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
-	add("", device(false, "lo"), accept())
+	add("", onLoopback(false), accept())
 	for _, s := range families {
 		from := s.key(s.addr(true)).in("resolvers" + s.digit())
 		add("", udp(), s.key(s.addr(true), port(true, "udp"), port(false, "udp")).in("clients"+s.digit()), from,
@@ -125,7 +125,7 @@ func (f *features) probeQueue(s *socket) {
 // answerLogChain tells us of answers outside of the namespace, where nobody in it can forge one: the
 // queue says when an answer arrives, this what it says. It is on the way to the workload.
 func (g guard) answerLogChain() *Chain {
-	c := &Chain{Name: "answers", Hook: g.hook(false), records: true}
+	c := &Chain{Name: "answers", records: true}
 	for _, s := range []site{{netdev: true}, {v6: true, netdev: true}} {
 		from := s.key(s.addr(true)).in("resolvers" + s.digit())
 		for _, p := range []identity.Protocol{identity.TCP, identity.UDP} {

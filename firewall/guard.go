@@ -1,10 +1,12 @@
 package firewall
 
 import (
+	"encoding/hex"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables/expr"
 
@@ -38,7 +40,7 @@ func guardTable(spec Spec, ifc Interface, sets []*Set) *Table {
 	}
 	t.Chains = append(t.Chains, g.senderChain(), g.spoofChain(), g.neighbourChain())
 	if g.judges() {
-		t.Chains = append(append(t.Chains, g.servedChain()), g.judgeChains()...)
+		t.Chains = append(t.Chains, g.judgeChains()...)
 		t.Sets = slices.Clone(sets)
 		for _, s := range families {
 			t.Sets = append(t.Sets, s.served())
@@ -47,15 +49,21 @@ func guardTable(spec Spec, ifc Interface, sets []*Set) *Table {
 			}
 		}
 	}
-	if g.spec.Hears() && !g.inside {
+	if g.hears() {
 		t.Chains = append(t.Chains, g.answerLogChain())
 		for _, s := range families {
 			t.Sets = append(t.Sets, s.resolverSet(g.spec))
 		}
 	}
+	if g.judges() || g.hears() {
+		t.Chains = append(t.Chains, g.servedChain())
+	}
 	t.sort()
 	return t
 }
+
+// hears says that the guard tells of DNS answers.
+func (g guard) hears() bool { return g.spec.Hears() && !g.inside }
 
 // judgeChains are the chains that are the same for every interface.
 func (g guard) judgeChains() []*Chain {
@@ -65,6 +73,9 @@ func (g guard) judgeChains() []*Chain {
 		out := []*Chain{rawChain()}
 		for _, s := range []site{{netdev: true}, {v6: true, netdev: true}} {
 			out = append(out, g.pairChain(s), g.messageChain(s), g.askedChain(s), g.rememberChain(s))
+			if g.fewAsk(s) {
+				out = append(out, g.fewChain(s))
+			}
 		}
 		return out
 	})
@@ -117,17 +128,18 @@ func linkLocal(mac net.HardwareAddr) (netip.Addr, bool) {
 func (g guard) senderChain() *Chain {
 	c := &Chain{Name: "sender", Hook: g.hook(true)}
 	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
-	add("", g.otherMAC(), goTo("spoof"))
 	next := accept()
 	if g.judges() {
 		next = goTo("pair4")
 	}
+	// Nearly every frame is IP from an address of its own, so that is asked first, in few words.
 	for _, a := range g.addrs(false) {
-		add("", g.etherType(0x0800), saddrIs(a), next)
+		add(g.from(a), g.ownFrame(0x0800, a), next)
 	}
 	for _, a := range g.addrs(true) {
-		add("", g.etherType(0x86dd), saddrIs(a), goTo("sent6"))
+		add(g.from(a), g.ownFrame(0x86dd, a), goTo("sent6"))
 	}
+	add("", g.otherMAC(), goTo("spoof"))
 	for _, a := range g.addrs(false) {
 		add("", g.etherType(0x0806), arpFrom(g.ifc.MAC, a), accept())
 	}
@@ -153,9 +165,9 @@ func (g guard) otherMAC() clause {
 
 func isEthernet() []expr.Any { return []expr.Any{load(expr.MetaKeyIIFTYPE), equal(1, 0)} }
 
-func hexNumber(mac net.HardwareAddr) uint64 {
+func hexNumber(number []byte) uint64 {
 	var n uint64
-	for _, b := range mac {
+	for _, b := range number {
 		n = n<<8 | uint64(b)
 	}
 	return n
@@ -170,6 +182,31 @@ func (g guard) etherType(n uint16) clause {
 			append(typ, load(expr.MetaKeyPROTOCOL), equal(byte(n>>8), byte(n)))}
 	}
 	return clause{"", append(isEthernet(), typ...)}
+}
+
+// from says in a comment what ownFrame compares by its place.
+func (g guard) from(a netip.Addr) string {
+	if g.inside {
+		return ""
+	}
+	return "from " + a.String()
+}
+
+// ownFrame matches frames of a type with the interface's own MAC, which stand side by side and are one load,
+// and with a source address. See etherType for what the type is.
+func (g guard) ownFrame(n uint16, a netip.Addr) clause {
+	want := append(slices.Clone([]byte(g.ifc.MAC)), byte(n>>8), byte(n))
+	c := clause{fmt.Sprintf("@ll,48,64 %#x", hexNumber(want)), []expr.Any{payload(expr.PayloadBaseLLHeader, 6, 8), equal(want...)}}
+	from := saddrIs(a)
+	if g.inside {
+		// A sender inside can say one type to the kernel and write another.
+		c.exprs = append(c.exprs, load(expr.MetaKeyPROTOCOL), equal(byte(n>>8), byte(n)))
+	} else {
+		// Without the type in a rule of its own nft does not know that these are addresses, see bareKey.
+		s := site{v6: a.Is6()}
+		from.text = s.bareAddr(true).text + " 0x" + strings.TrimLeft(hex.EncodeToString(a.AsSlice()), "0")
+	}
+	return clause{c.text + " " + from.text, append(c.exprs, from.exprs...)}
 }
 
 // saddrIs matches one source address; its family was matched before.

@@ -7,7 +7,7 @@ import (
 
 // ways builds the chains of one direction and family in a namespace: OUT4, OUT6, IN4 or IN6 below.
 //
-//	output → out4 ──allowed──→ out4_seen → out4_udp, out4_ping    remembered, logged once, accepted
+//	output → out4 ──allowed──→ out4_seen → out4_udp, out4_ping …  remembered, logged once, accepted
 //	              ──ICMP─────→ out4_icmp ──allowed→ out4_ping
 //	              ──denied:    remembered, logged once, dropped (alert: out4_alert, accepted)
 //
@@ -82,7 +82,7 @@ func (w ways) first() string {
 }
 
 func (w ways) chains() []*Chain {
-	out := []*Chain{w.seenChain(), w.udpChain(), w.pingChain()}
+	out := []*Chain{w.seenChain(), w.udpChain(), w.replyChain(), w.birthChain(), w.pingChain()}
 	if w.judges() {
 		out = append(out, w.judgeChain(), w.icmpChain())
 		if !w.enforces() {

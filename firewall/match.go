@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -201,15 +202,17 @@ func ndTarget(a netip.Addr) clause {
 		[]expr.Any{payload(expr.PayloadBaseTransportHeader, 8, 16), equal(b[:]...)}}
 }
 
-// device matches the interface a packet came in by or goes out by.
-func device(out bool, name string) clause {
-	key, text := expr.MetaKeyIIFNAME, "iifname"
+// loopbackIndex is the index of lo in every network namespace (LOOPBACK_IFINDEX, include/net/flow.h). Names
+// can be given away.
+const loopbackIndex = 1
+
+// onLoopback matches packets that come in by lo or go out by it.
+func onLoopback(out bool) clause {
+	key, text := expr.MetaKeyIIF, `iif "lo"`
 	if out {
-		key, text = expr.MetaKeyOIFNAME, "oifname"
+		key, text = expr.MetaKeyOIF, `oif "lo"`
 	}
-	padded := make([]byte, unix.IFNAMSIZ)
-	copy(padded, name)
-	return clause{fmt.Sprintf("%s %q", text, name), []expr.Any{load(key), equal(padded...)}}
+	return clause{text, []expr.Any{load(key), equal(binary.NativeEndian.AppendUint32(nil, loopbackIndex)...)}}
 }
 
 // loopback matches packets to a loopback address.

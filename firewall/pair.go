@@ -10,8 +10,8 @@ import (
 func (g guard) pairChain(s site) *Chain {
 	c := &Chain{Name: "pair" + s.digit()}
 	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
-	asks := s.key(s.addr(false), protocolField(), port(false, "th"))
-	answers := func(proto string) key { return s.key(s.addr(false), protocolField(), port(true, proto)) }
+	asks := s.bareKey(s.bareAddr(false), protocolField(), port(false, "th"))
+	answers := func(proto string) key { return s.bareKey(s.bareAddr(false), protocolField(), port(true, proto)) }
 	set := func(d policy.Direction, suffix string) string { return d.String() + s.digit() + suffix }
 	if g.spec.lists(policy.Egress) {
 		add("", asks.in(set(policy.Egress, "")), accept())
@@ -52,9 +52,15 @@ func (g guard) messageChain(s site) *Chain {
 	return c
 }
 
-// servedChain sees frames to the workload, and only remembers.
+// servedChain sees frames to the workload, and only remembers and tells.
 func (g guard) servedChain() *Chain {
 	c := &Chain{Name: "served", Hook: g.hook(false), records: true}
+	if g.hears() {
+		c.Rules = append(c.Rules, newRule("", fromPort53(), jumpTo("answers")))
+	}
+	if !g.judges() {
+		return c
+	}
 	for _, s := range []site{{netdev: true}, {v6: true, netdev: true}} {
 		c.Rules = append(c.Rules, newRule("", s.isFamily(), goTo("served"+s.digit())))
 	}
@@ -63,10 +69,39 @@ func (g guard) servedChain() *Chain {
 
 // askedChain passes over what an exact key lets answer anyway. Its warm form does not: for the moment
 // in which exact keys go and a block takes their place.
+//
+// Where only single addresses may ask for every port, the node for instance, few frames are from one, and
+// the others pass after one look. Where blocks may ask, that look costs more than the exact keys.
 func (g guard) askedChain(s site) *Chain {
 	c := g.askedRules(s, accept())
+	if g.fewAsk(s) {
+		c = &Chain{Name: c.Name, records: true, Rules: []Rule{
+			newRule("", s.bareKey(s.bareAddr(true)).in(policy.Ingress.String()+s.digit()+"_any"), goTo("asked"+s.digit())),
+			g.echoRule(s),
+		}}
+	}
 	c.warm = g.askedRules(s, goTo("remember"+s.digit()))
 	return c
+}
+
+// fewAsk says that ingress lists whom it allows, and no blocks.
+func (g guard) fewAsk(s site) bool {
+	return g.spec.lists(policy.Ingress) && !g.expectsResets() && !hasBlocks(g.spec.Sides.Ingress.Entries, s)
+}
+
+// fewChain is for frames of those who may ask for every port.
+func (g guard) fewChain(s site) *Chain {
+	c := g.askedRules(s, accept())
+	c.Name = "asked" + s.digit()
+	return c
+}
+
+// echoRule remembers what is pinged.
+func (g guard) echoRule(s site) Rule {
+	request, _ := s.echoTypes()
+	r := append(s.undeniedICMP(g.spec, policy.Ingress, true), s.icmpType(request, request),
+		s.key(s.addr(true), protocolField(), s.echoID()).refresh("served"+s.digit(), 0), accept())
+	return newRule("", r...)
 }
 
 func (g guard) askedRules(s site, exact clause) *Chain {
@@ -79,9 +114,7 @@ func (g guard) askedRules(s site, exact clause) *Chain {
 	if g.spec.lists(policy.Egress) {
 		add("answers of servers", s.key(s.addr(true), protocolField(), port(true, "th")).in(policy.Egress.String()+s.digit()), accept())
 	}
-	request, _ := s.echoTypes()
-	echo := append(s.undeniedICMP(g.spec, policy.Ingress, true), s.icmpType(request, request))
-	add("", append(echo, s.key(s.addr(true), protocolField(), s.echoID()).refresh("served"+s.digit(), 0), accept())...)
+	c.Rules = append(c.Rules, g.echoRule(s))
 	if !g.spec.lists(policy.Egress) {
 		// Who may be asked on that port anyway need not have asked.
 		dgram := l4(identity.UDP, "")

@@ -10,14 +10,9 @@ import (
 func (w ways) seenChain() *Chain {
 	c := &Chain{Name: w.name("_seen")}
 	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
-	w.firstSight(add, w.asks("tcp"), tcp())
-	question := []clause{udp(), w.answers("udp").notIn(w.opposite().seen())}
-	if w.opposite().judges() && !w.opposite().enforces() && !w.lists() {
-		// What was alerted is in another set, and answered all the same.
-		question = append(question, w.answers("udp").notIn(w.opposite().denied()))
-	}
-	add("", append(question, goTo(w.name("_udp")))...)
-	add("answers are no births", isL4(identity.UDP), accept())
+	add("", tcp(), w.asks("tcp").in(w.seen()), accept())
+	add("", isL4(identity.UDP), goTo(w.name("_udp")))
+	add("", tcp(), w.asks("tcp").addTo(w.seen(), 0), logTo(w.allowPrefix()), accept())
 	add("", isL4(w.icmp()), goTo(w.name("_ping")))
 	add("", sctpLater("meta l4proto sctp @th,96,8 != 0x1"), accept())
 	w.firstSight(add, w.asks("th"))
@@ -39,19 +34,44 @@ func (w ways) firstSight(add func(string, ...clause), k key, given ...clause) {
 	add("", append(given[:len(given):len(given)], k.addTo(w.seen(), 0), logTo(w.allowPrefix()), accept())...)
 }
 
-// udpChain remembers datagrams that are no answers, in every mode, so that no answer is missed when
-// the mode changes: a client's for the server's answer, and at the server that it may answer.
+// udpChain keeps in memory what is asked again: a client's question for the server's answer, and at the
+// server that it may answer. What is not known yet is a first question, or an answer.
 func (w ways) udpChain() *Chain {
 	c := &Chain{Name: w.name("_udp")}
 	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
-	k := w.asks("udp")
+	k := w.asks("th")
+	add("", k.notIn(w.seen()), goTo(w.name("_reply")))
+	add("", k.refresh(w.seen(), 0), w.expectAnswer(), accept())
+	add("", count(CounterOverflow), accept())
+	return c
+}
+
+// expectAnswer remembers a question, in every mode, so that no answer is missed when the mode changes.
+func (w ways) expectAnswer() clause {
 	if w.out() {
-		add("", udp(), w.key(w.peer(), port(false, "udp"), port(true, "udp")).refresh("clients"+w.digit(), 0))
-	} else {
-		add("", udp(), k.refresh("served"+w.digit(), 0))
+		return w.key(w.peer(), port(false, "th"), port(true, "th")).refresh("clients"+w.digit(), 0)
 	}
-	add("", udp(), k.notIn(w.seen()), k.addTo(w.seen(), 0), logTo(w.allowPrefix()), accept())
-	add("", udp(), k.refresh(w.seen(), 0), accept())
+	return w.asks("th").refresh("served"+w.digit(), 0)
+}
+
+// replyChain tells first questions from answers, which are no births.
+func (w ways) replyChain() *Chain {
+	c := &Chain{Name: w.name("_reply")}
+	question := []clause{w.answers("th").notIn(w.opposite().seen())}
+	if w.opposite().judges() && !w.opposite().enforces() && !w.lists() {
+		// What was alerted is in another set, and answered all the same.
+		question = append(question, w.answers("th").notIn(w.opposite().denied()))
+	}
+	c.Rules = append(c.Rules, newRule("", append(question, goTo(w.name("_birth")))...), newRule("answers are no births", accept()))
+	return c
+}
+
+// birthChain remembers and logs a first question.
+func (w ways) birthChain() *Chain {
+	c := &Chain{Name: w.name("_birth")}
+	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
+	add("", w.expectAnswer())
+	add("", w.asks("th").addTo(w.seen(), 0), logTo(w.allowPrefix()), accept())
 	add("", count(CounterOverflow), accept())
 	return c
 }

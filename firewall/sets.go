@@ -119,6 +119,13 @@ func sortSide(entries []policy.Entry, s site) sideSets {
 	return sideSets{exact.keys(false), every.keys(false), nets.keys(true), icmp.keys(true)}
 }
 
+// hasBlocks says whether entries put anything in the interval set of a family, see sortSide.
+func hasBlocks(entries []policy.Entry, s site) bool {
+	return slices.ContainsFunc(entries, func(e policy.Entry) bool {
+		return e.Peer.IsValid() && e.Peer.Addr().Is6() == s.v6 && !e.Exact() && (e.EndProtocol != 0 || !e.Protocol.IsICMP())
+	})
+}
+
 // typeBox is an ICMP entry as a box: its types are the ports, 0 to 65535 for all of them.
 func typeBox(e policy.Entry) box {
 	b := box{span: span{e.Peer.Masked().Addr(), lastOf(e.Peer)}, protoLo: 1, protoHi: 1, portLo: e.Port, portHi: e.EndPort}

@@ -65,7 +65,7 @@ func stepOf(path []traceEvent) Step {
 
 // bookkeeping says whether a chain only remembers and logs what another let through.
 func bookkeeping(chain string) bool {
-	for _, suffix := range []string{"_seen", "_udp", "_ping", "_alert", "_wide"} {
+	for _, suffix := range []string{"_seen", "_udp", "_reply", "_birth", "_ping", "_alert", "_wide"} {
 		if strings.HasSuffix(chain, suffix) {
 			return true
 		}

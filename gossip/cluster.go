@@ -43,6 +43,7 @@ type Config struct {
 	Transport memberlist.Transport // nil: UDP and TCP on Bind
 
 	protocol uint8                 // 0: protocolMax
+	deadTold time.Duration         // for how long memberlist tells the dead; 0: its default, 30 s
 	since    func(kind byte) uint8 // nil: the table
 }
 
@@ -68,6 +69,7 @@ type Cluster struct {
 	about  meta
 	mu     sync.Mutex
 	nodes  map[string]*known
+	living map[uint8]int // other nodes that are alive, by the highest protocol version that they read
 
 	handlers  map[string]Handler
 	questions atomic.Uint64
@@ -112,7 +114,7 @@ func Join(ctx context.Context, c Config) (*Cluster, error) {
 	if c.protocol == 0 {
 		c.protocol = protocolMax
 	}
-	g := &Cluster{config: c, log: c.Log, inbox: make(chan frame, maxInbox), outbox: make(chan outgoing, maxOutbox), nodes: map[string]*known{},
+	g := &Cluster{config: c, log: c.Log, inbox: make(chan frame, maxInbox), outbox: make(chan outgoing, maxOutbox), nodes: map[string]*known{}, living: map[uint8]int{},
 		waiting: map[uint64]chan *answer{}, answering: make(chan struct{}, maxAnswering),
 		kick: make(chan struct{}, 1), alarms: alarms{told: map[Alarm]*repeats{}}}
 	g.about = meta{Key: c.Key.Public().(ed25519.PublicKey), Version: c.Version, Trust: c.Trust}
@@ -182,6 +184,9 @@ func (g *Cluster) memberlistConfig(ctx context.Context) (*memberlist.Config, err
 	c.DeadNodeReclaimTime = 30 * time.Second // a node may come back at another address; its key must be the same
 	c.Delegate, c.Events, c.Alive, c.Conflict = g, g, g, g
 	c.Transport = g.config.Transport
+	if g.config.deadTold > 0 {
+		c.GossipToTheDeadTime = g.config.deadTold
+	}
 	c.Logger = slog.NewLogLogger(g.log.Handler(), slog.LevelDebug)
 	if len(g.config.Keyring) > 0 {
 		ring, err := memberlist.NewKeyring(g.config.Keyring, g.config.Keyring[0])

@@ -91,6 +91,7 @@ func (g *Cluster) note(n *memberlist.Node, s Status) {
 		k = &known{}
 		g.nodes[n.Name] = k
 	}
+	g.count(n.Name, k, -1)
 	if s == Alive && n.Name != g.config.Node {
 		k.meta = copied.Meta
 	}
@@ -105,7 +106,8 @@ func (g *Cluster) note(n *memberlist.Node, s Status) {
 		g.log.Info("member", "node", n.Name, "is", s, "address", n.Address())
 	}
 	k.node = &copied
-	g.count()
+	g.count(n.Name, k, 1)
+	g.counted()
 }
 
 // heard notes that a node sent something.
@@ -157,17 +159,24 @@ func (g *Cluster) anyone() *memberlist.Node {
 	return chosen
 }
 
-// count brings the number of living members up to date.
-func (g *Cluster) count() {
-	n := int64(1)
-	common := g.config.protocol
-	for name, k := range g.nodes {
-		if name != g.config.Node && k.status == Alive {
-			n++
-			common = min(common, k.node.DMax)
-		}
+// count takes a living node in, or out.
+func (g *Cluster) count(name string, k *known, by int) {
+	if name == g.config.Node || k.status != Alive {
+		return
 	}
-	g.alive.Store(n)
+	if g.living[k.node.DMax] += by; g.living[k.node.DMax] == 0 {
+		delete(g.living, k.node.DMax)
+	}
+}
+
+// counted tells what the counts come to.
+func (g *Cluster) counted() {
+	n, common := 1, g.config.protocol
+	for version, nodes := range g.living {
+		n += nodes
+		common = min(common, version)
+	}
+	g.alive.Store(int64(n))
 	if was := g.common.Swap(int32(common)); was != int32(common) {
 		g.log.Info("protocol of the cluster", "version", common, "before", was)
 	}

@@ -3,6 +3,7 @@ package gossip
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -116,7 +117,7 @@ func TestComingAndGoing(t *testing.T) {
 	empty, before, most := size(), heap(), 0
 	for i := range cycles {
 		comeAndGo(t, g, i)
-		now = now.Add(5 * time.Second)
+		now = now.Add(30 * time.Second)
 		if i%500 == 499 {
 			g.reap()
 			most = max(most, len(g.nodes))
@@ -126,11 +127,38 @@ func TestComingAndGoing(t *testing.T) {
 	g.reap()
 	g.State.TakeChanges()
 	t.Logf("%d cycles: at most %d nodes known, heap %d KiB before and %d KiB after", cycles, most, before>>10, heap()>>10)
-	if len(g.nodes) > 1 || len(g.State.pins) != 1 || g.State.bookBytes != 0 || size() > empty+64 {
+	if len(g.nodes) > 1 || len(g.living) > 0 || len(g.State.pins) != 1 || g.State.bookBytes != 0 || size() > empty+64 {
 		t.Errorf("left: %d nodes, %d keys, %d bytes of books, %d bytes of state (%d before)", len(g.nodes), len(g.State.pins), g.State.bookBytes, size(), empty)
 	}
 	if most > maxNodes {
 		t.Errorf("%d nodes were known at a time, bound %d", most, maxNodes)
+	}
+}
+
+// There is room for so many nodes; who is gone longest makes room, and nobody who lives.
+func TestRoom(t *testing.T) {
+	g := startNode(t, "stays", "shop", [][]byte{secret(1)})
+	now := time.Now()
+	g.mu.Lock()
+	for i := range maxNodes {
+		g.nodes[fmt.Sprint("n", i)] = &known{node: &memberlist.Node{}, status: Alive, since: now}
+	}
+	g.nodes["n7"].status, g.nodes["n8"].status, g.nodes["n8"].since = Dead, Left, now.Add(-time.Hour)
+	g.mu.Unlock()
+	for _, gone := range []string{"n8", "n7"} {
+		err := g.room("new")
+		g.mu.Lock()
+		if err != nil || g.nodes[gone] != nil {
+			t.Errorf("%s makes no room: %v", gone, err)
+		}
+		g.nodes["in the place of "+gone] = &known{node: &memberlist.Node{}, status: Alive, since: now}
+		g.mu.Unlock()
+	}
+	if err := g.room("new"); !errors.Is(err, errFull) {
+		t.Errorf("among the living: %v", err)
+	}
+	if err := g.room("n1"); err != nil {
+		t.Errorf("who is known needs none: %v", err)
 	}
 }
 

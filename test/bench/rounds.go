@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -51,6 +52,7 @@ func bench(ctx context.Context, o options, kinds []rules) (pairs []pair, out [][
 	} else {
 		defer prof.close()
 	}
+	fmt.Fprintln(os.Stderr, "measuring", len(pairs), "pairs of workloads")
 	out, err = measure(ctx, pairs, prof, o)
 	return pairs, out, err
 }

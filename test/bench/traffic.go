@@ -38,7 +38,7 @@ var loads = []load{
 	{"new TCP connection", "connections", 100, connections},
 	{"request/response", "requests", 600, requests},
 	{"bulk, per MiB", "MiB", 32, bulk},
-	{"UDP request/response", "requests", 600, datagrams},
+	{"UDP question/answer", "requests", 600, datagrams},
 }
 
 func target(server netip.Addr, port uint16) string {
