@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +30,7 @@ const (
 	pathProbe   = "/probe"   // POST []Probe: []answer, in the same order
 	pathGlance  = "/glance"  // the same, less patient
 	pathOutside = "/outside" // POST []netip.Addr: makes them hosts of the outside network
+	pathAgain   = "/again"   // POST string: a pod has a new namespace
 )
 
 // agentStatus is what the agent has to say of its listeners.
@@ -85,6 +88,7 @@ func RunAgent(ctx context.Context, dir string) error {
 	mux.HandleFunc("POST "+pathProbe, a.serveProbe)
 	mux.HandleFunc("POST "+pathGlance, a.serveProbe)
 	mux.HandleFunc("POST "+pathOutside, a.serveOutside)
+	mux.HandleFunc("POST "+pathAgain, a.serveAgain)
 	srv := &http.Server{Handler: mux, BaseContext: func(net.Listener) context.Context { return ctx }}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
@@ -134,16 +138,7 @@ func (a *agent) listen() {
 	group.SetLimit(8)
 	for _, p := range a.dir.state.Pods {
 		group.Go(func() error {
-			seen := map[door]bool{}
-			var doors []door
-			for _, port := range p.Ports {
-				d := door{p.NetNS, port.Protocol, port.Port}
-				if !seen[d] {
-					doors = append(doors, d)
-				}
-				seen[d] = true
-			}
-			failed, err := a.echoes.acquire(p.NetNS, doors, func(netip.Addr) string { return p.String() })
+			doors, failed, err := a.listenAt(p)
 			mu.Lock()
 			defer mu.Unlock()
 			a.status.Listeners += len(doors) - len(failed)
@@ -157,6 +152,45 @@ func (a *agent) listen() {
 		})
 	}
 	_ = group.Wait() // its functions return nil
+}
+
+// listenAt opens a pod's container ports.
+func (a *agent) listenAt(p *Pod) (doors []door, failed map[door]error, err error) {
+	seen := map[door]bool{}
+	for _, port := range p.Ports {
+		d := door{p.NetNS, port.Protocol, port.Port}
+		if !seen[d] {
+			doors = append(doors, d)
+		}
+		seen[d] = true
+	}
+	failed, err = a.echoes.acquire(p.NetNS, doors, func(netip.Addr) string { return p.String() })
+	return doors, failed, err
+}
+
+// serveAgain listens in a pod's new namespace as in the one before, and reads anew who has which address.
+func (a *agent) serveAgain(w http.ResponseWriter, r *http.Request) {
+	var name string
+	if err := json.NewDecoder(r.Body).Decode(&name); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	a.probing.Lock()
+	defer a.probing.Unlock()
+	s, err := readState(a.dir.state.Dir)
+	if err != nil {
+		reply(w, nil, err)
+		return
+	}
+	a.dir = newDirectory(s)
+	p := s.pod(name)
+	if p == nil || p.HostNetwork {
+		reply(w, struct{}{}, nil)
+		return
+	}
+	a.echoes.drop(p.NetNS)
+	_, failed, problem := a.listenAt(p)
+	reply(w, struct{}{}, errors.Join(append(slices.Collect(maps.Values(failed)), problem)...))
 }
 
 func reply(w http.ResponseWriter, v any, err error) {

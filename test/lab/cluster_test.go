@@ -1,11 +1,14 @@
 package lab
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bulkhead-firewall/bulkhead/api"
 )
@@ -18,6 +21,15 @@ func TestJoined(t *testing.T) {
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: one, namespace: shop}, spec: {podSelector: {matchLabels: {app: c}}, ingress: [{from: [{podSelector: {matchLabels: {app: a}}}]}]}}
 `})
 	check(t, l, map[string]string{"shop/a shop/c TCP/8080": "allow by shop/c", "shop/b shop/c TCP/8080": "deny", "shop/b fd00:244:3::10 TCP/8080": "deny"})
+	if err := errors.Join(l.Detach(t.Context(), "shop/b"), l.Attach(t.Context(), "shop/b")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := l.Known(ctx); err != nil {
+		t.Fatal(err)
+	}
+	check(t, l, map[string]string{"shop/c shop/b TCP/8080": "allow by shop/b", "shop/b shop/c TCP/8080": "deny"})
 	for _, n := range l.Nodes {
 		told, err := os.ReadFile(filepath.Join(n.Dir, "inventory", "lab.json"))
 		if err != nil {

@@ -99,6 +99,18 @@ func (e *echoes) release(d door) {
 	}
 }
 
+// drop ends the listeners of a namespace that is no more; another of its name may be there.
+func (e *echoes) drop(netns string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for d, l := range e.open {
+		if d.NetNS == netns {
+			l.close()
+			delete(e.open, d)
+		}
+	}
+}
+
 // close ends all listeners and waits for their goroutines.
 func (e *echoes) close() {
 	e.mu.Lock()

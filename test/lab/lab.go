@@ -296,7 +296,8 @@ func (l *Lab) AddOutside(ctx context.Context, addrs ...netip.Addr) error {
 	return l.agent.call(ctx, pathOutside, addrs, &struct{}{})
 }
 
-// Attach runs CNI ADD for a pod that was detached, in a new namespace of the same name.
+// Attach runs CNI ADD for a pod that was detached, in a new namespace of the same name, as a new container. Who
+// listened in the former one does so again.
 func (l *Lab) Attach(ctx context.Context, pod string) error {
 	p, err := l.Pod(pod)
 	if err != nil {
@@ -306,11 +307,15 @@ func (l *Lab) Attach(ctx context.Context, pod string) error {
 	if err := l.write(); err != nil {
 		return err
 	}
-	return l.attach(ctx, p)
+	err = l.attach(ctx, p)
+	if err == nil && l.Listen {
+		err = l.agent.call(ctx, pathAgain, p.String(), &struct{}{})
+	}
+	return err
 }
 
 // Detach runs CNI DEL for a pod and removes its namespace, as a runtime does. Its listeners in the
-// agent keep the namespace itself alive, with nothing in it that leads out.
+// agent keep the namespace itself alive until Attach, with nothing in it that leads out.
 func (l *Lab) Detach(ctx context.Context, pod string) error {
 	p, err := l.Pod(pod)
 	if err != nil {
