@@ -1,0 +1,141 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bulkhead-firewall/bulkhead/test/lab"
+)
+
+// TestMain builds the programs that labs are made of, unless BULKHEAD_BIN names them, and takes the
+// town down that the tests share.
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) (code int) {
+	if os.Getenv("BULKHEAD_BIN") == "" && os.Geteuid() == 0 {
+		dir, err := os.MkdirTemp("", "bulkhead-cluster-bin-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		if err := lab.Build(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		os.Setenv("BULKHEAD_BIN", dir)
+	}
+	defer func() {
+		if five.town == nil {
+			return
+		}
+		if err := five.town.Down(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}()
+	return m.Run()
+}
+
+// five is the town of five nodes that most tests share, one after the other.
+var five struct {
+	once sync.Once
+	town *Town
+	err  error
+}
+
+// patience is how long a test waits for what must come: machines are slow and noisy.
+const patience = 60 * time.Second
+
+// soon bounds one wait.
+func soon(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// fiveNodes is the shared town, whole, healthy and without policies; it is brought back to that after
+// the test.
+func fiveNodes(t *testing.T) *Town {
+	t.Helper()
+	needRoot(t)
+	five.once.Do(func() {
+		var said strings.Builder
+		if five.town, five.err = Up(context.Background(), 5, lab.Options{Progress: &said}); five.err != nil {
+			five.err = errors.Join(five.err, errors.New(said.String()))
+		}
+	})
+	if five.err != nil {
+		t.Fatal(five.err)
+	}
+	t.Cleanup(func() { restore(t, five.town) })
+	return five.town
+}
+
+// restore heals what a test broke, takes its policies out, and waits until all nodes are of one mind.
+func restore(t *testing.T, town *Town) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	must(t, town.Heal())
+	for _, n := range town.Names() {
+		if town.DaemonPID(n) == 0 {
+			must(t, town.StartDaemon(ctx, n))
+		} else {
+			must(t, town.ThawDaemon(n))
+		}
+	}
+	for _, p := range town.Pods {
+		if p.Detached {
+			must(t, town.Attach(ctx, p.String()))
+		}
+	}
+	must(t, town.Known(ctx))
+	must(t, town.OneMind(ctx))
+	list, err := town.Policies(ctx, "n1")
+	must(t, err)
+	for name := range list {
+		must(t, town.Delete(ctx, "n1", strings.TrimPrefix(name, "NetworkPolicy shop/")))
+	}
+	must(t, town.OneMind(ctx))
+	if t.Failed() {
+		for _, n := range town.Nodes {
+			t.Logf("%s: %s", n.Name, logOf(n))
+		}
+	}
+}
+
+// logOf is the end of a daemon's log.
+func logOf(n *lab.Node) string {
+	text, err := os.ReadFile(n.Dir + "/bulkheadd.log")
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[max(0, len(text)-3000):])
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// needRoot skips a test that needs root, or fails it where root is promised.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("BULKHEAD_REQUIRE_ROOT") == "1" {
+		t.Fatal("not root, and BULKHEAD_REQUIRE_ROOT=1")
+	}
+	t.Skip("needs root")
+}
