@@ -38,18 +38,23 @@ func (spec Spec) fragments(v6 bool) fragments {
 
 // laterFragments lets them pass, to or from the peer.
 func (s site) laterFragments(spec Spec, fromPeer bool, add func(string, ...clause)) {
+	s.ofPeers(spec, fromPeer, s.laterFragment(), add)
+}
+
+// ofPeers accepts what a clause matches, to or from a peer that is allowed at all.
+func (s site) ofPeers(spec Spec, fromPeer bool, what clause, add func(string, ...clause)) {
 	peer := s.key(s.addr(fromPeer))
 	if spec.names() && spec.fragments(s.v6) != fragmentsOfAll {
-		add("", s.laterFragment(), peer.in(namedPeers+s.digit()), accept())
+		add("", what, peer.in(namedPeers+s.digit()), accept())
 	}
 	switch spec.fragments(s.v6) {
 	case fragmentsOfAll:
-		add("", s.laterFragment(), accept())
+		add("", what, accept())
 	case fragmentsOfPeers:
-		add("", s.laterFragment(), peer.in("peers"+s.digit()), accept())
-		add("", s.laterFragment(), peer.in("peernets"+s.digit()), accept())
+		add("", what, peer.in("peers"+s.digit()), accept())
+		add("", what, peer.in("peernets"+s.digit()), accept())
 	case fragmentsOfMost:
-		add("", s.laterFragment(), peer.notIn(strangers+"s"+s.digit()), peer.notIn(strangers+"nets"+s.digit()), accept())
+		add("", what, peer.notIn(strangers+"s"+s.digit()), peer.notIn(strangers+"nets"+s.digit()), accept())
 	}
 }
 

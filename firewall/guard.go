@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/nftables/expr"
 
-	"github.com/bulkhead-firewall/bulkhead/identity"
 	"github.com/bulkhead-firewall/bulkhead/policy"
 )
 
@@ -223,35 +222,6 @@ func arpFrom(mac net.HardwareAddr, a netip.Addr) clause {
 	return clause{"arp htype 1 arp ptype ip arp hlen 6 arp plen 4 arp saddr ether " + mac.String() + " arp saddr ip " + a.String(),
 		[]expr.Any{at(0, 2), equal(0, 1), at(2, 2), equal(8, 0), at(4, 1), equal(6), at(5, 1), equal(4),
 			at(8, 6), equal(mac...), at(14, 4), equal(a.AsSlice()...)}}
-}
-
-// neighbourChain looks at IPv6 frames whose source is the workload's: advertisements must be of its
-// own addresses, and it is no router.
-func (g guard) neighbourChain() *Chain {
-	c := &Chain{Name: "sent6"}
-	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
-	s := site{v6: true, netdev: true}
-	other := clause{"meta l4proto != ipv6-icmp", []expr.Any{load(expr.MetaKeyL4PROTO), unequal(byte(identity.ICMPv6))}}
-	if g.judges() {
-		add("", other, goTo("pair6"))
-	} else {
-		add("", other, accept())
-	}
-	for _, a := range g.addrs(true) {
-		add("", s.icmpType(136, 136), ndTarget(a), accept())
-	}
-	add("", s.icmpType(136, 137), goTo("spoof"))
-	add("", s.icmpType(134, 134), goTo("spoof"))
-	add("", s.icmpType(130, 130), goTo("spoof"))
-	if !g.judges() {
-		add("", isL4(identity.ICMPv6), accept())
-		return c
-	}
-	add("", s.icmpType(131, 133), accept())
-	add("", s.icmpType(135, 135), accept())
-	add("", s.icmpType(143, 143), accept())
-	add("", isL4(identity.ICMPv6), goTo("pair6"))
-	return c
 }
 
 func (g guard) spoofChain() *Chain {

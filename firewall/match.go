@@ -195,6 +195,18 @@ func (s site) icmpType(a, b byte) clause {
 	return c
 }
 
+// adminProhibited matches the error that a rejected packet is answered with (RFC 1812, 5.2.7.1;
+// RFC 4443, 3.1).
+func (s site) adminProhibited() clause {
+	c, code, text := s.icmpType(3, 3), byte(13), "icmp code admin-prohibited"
+	if s.v6 {
+		c, code, text = s.icmpType(1, 1), 1, "icmpv6 code admin-prohibited"
+	}
+	c.text += " " + text
+	c.exprs = append(c.exprs, payload(expr.PayloadBaseTransportHeader, 1, 1), equal(code))
+	return c
+}
+
 // ndTarget matches the target of a neighbour solicitation or advertisement (RFC 4861, 4.3, 4.4).
 func ndTarget(a netip.Addr) clause {
 	b := a.As16()

@@ -37,11 +37,7 @@ func (g guard) pairChain(s site) *Chain {
 func (g guard) messageChain(s site) *Chain {
 	c := &Chain{Name: "pair" + s.digit() + "_icmp"}
 	add := func(comment string, cl ...clause) { c.Rules = append(c.Rules, newRule(comment, cl...)) }
-	if s.v6 {
-		add("errors", s.icmpType(1, 4), accept())
-	} else {
-		s.alwaysRules(add)
-	}
+	g.errorRules(s, add)
 	_, reply := s.echoTypes()
 	add("", s.icmpType(reply, reply), s.key(s.addr(false), protocolField(), s.echoID()).in("served"+s.digit()), accept())
 	then(s.typesICMP(g.spec, policy.Egress, false), accept(), add)
@@ -50,6 +46,22 @@ func (g guard) messageChain(s site) *Chain {
 	then(s.wideICMP(g.spec, policy.Egress, false), accept(), add)
 	add("", goTo("raw"))
 	return c
+}
+
+// errorRules let a workload tell its peers of errors, and who was refused that it was. It is on no
+// path, so that nobody else has sent it what could go wrong: an error that a raw socket makes up can
+// carry anything, and end or slow the connections of who believes it.
+func (g guard) errorRules(s site, add func(string, ...clause)) {
+	ranges := [][2]byte{{3, 3}, {11, 12}}
+	if s.v6 {
+		ranges = [][2]byte{{1, 4}}
+	}
+	for _, r := range ranges {
+		s.ofPeers(g.spec, false, s.icmpType(r[0], r[1]), add)
+	}
+	if g.spec.rejects(policy.Ingress) {
+		add("refused", s.adminProhibited(), accept())
+	}
 }
 
 // servedChain sees frames to the workload, and only remembers and tells.
