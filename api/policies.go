@@ -17,6 +17,7 @@ type Policy struct {
 	Shadow    *Shadow    `json:"shadow,omitempty"`  // what a shadow has seen
 	YAML      string     `json:"yaml"`
 
+	Stats *PolicyStats `json:"stats,omitempty"` // what a policy in force was used for on this node
 	Force *PolicyForce `json:"force,omitempty"` // in a cluster, where somebody asked the other nodes
 }
 

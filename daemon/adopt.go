@@ -54,6 +54,12 @@ func (d *Daemon) restoreState() error {
 	}
 	d.shadows.restore(evidence)
 	d.shadows.follow(d.rules.Load())
+	counted, err := d.store.Hits()
+	if err != nil {
+		d.log.Error("counts of rules lost", "err", err)
+	}
+	d.hits.restore(counted)
+	d.hits.follow(d.rules.Load(), d.now())
 	edges, known, err := d.store.Learned()
 	if err != nil {
 		d.log.Error("learned edges lost", "err", err)

@@ -74,6 +74,7 @@ type Daemon struct {
 	policyFiles     lastGood[[]policy.Policy]
 	inventoryFiles  lastGood[*kube.Inventory]
 	shadows         shadows
+	hits            hits
 	rules           atomic.Pointer[rulebook]
 	modes           atomic.Pointer[modes]
 	affected        affected
@@ -129,6 +130,7 @@ func New(cfg Config, log *slog.Logger) *Daemon {
 	d.index.SetBuiltIns(cfg.AllowNode, cfg.AllowDNS)
 	d.modes.Store(&modes{standard: cfg.DefaultMode})
 	d.shadows.seen = map[slot]*evidence{}
+	d.hits.restore(nil)
 	d.signing = newSigning(cfg.Cluster, d.tellUnsigned)
 	return d
 }

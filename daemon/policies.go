@@ -88,6 +88,7 @@ func (d *Daemon) use(ctx context.Context, p *plan) int {
 	d.rules.Store(p.rules)
 	d.modes.Store(p.modes)
 	d.shadows.follow(p.rules)
+	d.hits.follow(p.rules, d.now())
 	d.lockBaselines()
 	begin := d.now()
 	// Stored is in force: a caller who hangs up does not keep it from the workloads.
@@ -120,6 +121,8 @@ func (d *Daemon) Policies(context.Context) ([]api.Policy, error) {
 			Selects: []string{}, Types: []string{}}
 		if s.shadow {
 			row.Mode, row.Shadow = policy.ModeShadow, d.shadowRow(rb, s)
+		} else {
+			row.Stats = d.hits.stats(&h.Policy)
 		}
 		for _, service := range sortedServices(selects[s]) {
 			row.Selects = append(row.Selects, service.String())

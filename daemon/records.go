@@ -77,6 +77,7 @@ func (d *Daemon) onRecord(id string, r flow.Record) {
 	}
 	if counted {
 		d.try(self, &r, conn, sighting.Key)
+		d.hit(&r, conn)
 	}
 	if r.Event == flow.Usage {
 		return
@@ -218,7 +219,7 @@ func (d *Daemon) routineLearned(ctx context.Context) {
 func (d *Daemon) storeLearned() bool {
 	changed, removed := d.graph.Dirty()
 	known := d.baseline.Dirty()
-	err := errors.Join(d.storeNames(), d.store.PutLearned(changed, removed, known))
+	err := errors.Join(d.storeNames(), d.storeHits(d.life), d.store.PutLearned(changed, removed, known))
 	if err != nil {
 		d.graph.Redo(changed, removed)
 		d.baseline.Redo(known)

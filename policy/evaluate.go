@@ -36,6 +36,10 @@ type SideDecision struct {
 	Severity string   // of an alert about a denial, where a policy says so
 	Note     string   // the free-text reason of the rule or policy that decided, where it has one
 	OnDeny   OnDeny   // when denied: how that is told
+
+	By        Key   // the policy whose rule decided; zero: a built-in one, or none
+	Index     int   // of that rule among the policy's rules of this direction
+	Isolators []Key // when denied without a rule: the policies that isolate this end in this direction
 }
 
 // Step is one station on the way to a verdict: a tier that had no say, a rule that passed on, the one
@@ -82,6 +86,15 @@ func (s *Set) Evaluate(v *identity.View, c Connection) Decision {
 		d.Verdict = Allow
 	}
 	return d
+}
+
+// EvaluateSide is one end's part of Evaluate.
+func (s *Set) EvaluateSide(v *identity.View, c Connection, d Direction) SideDecision {
+	c.Client, c.Server = complete(c.Client), complete(c.Server)
+	if d == Egress {
+		return s.egress(v, c)
+	}
+	return s.ingress(v, c)
 }
 
 // complete normalises a peer's address; a workload asked for without one stands for its first.

@@ -363,6 +363,7 @@ web/front > default/db TCP/8: deny
 mode: enforce
 priority: 10
 severity: high
+onDeny: Reject
 reason: the database is the shop's heart
 podSelector: {matchLabels: {role: db}}
 ingress:

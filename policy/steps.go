@@ -40,12 +40,16 @@ func (s *side) explain(q *ask, f found) {
 		s.Reason, s.Nearest = s.why(q)
 		s.step("default", nil, "deny", s.Reason)
 		s.Severity, s.Note = s.ofIsolators()
+		for _, c := range s.isolators {
+			s.Isolators = append(s.Isolators, c.Key())
+		}
 	}
 }
 
 // ruled is the decision of a written rule.
 func (s *side) ruled(q *ask, r *rule) {
 	s.Rule, s.Severity, s.Note = r.name, r.severity, r.note
+	s.By, s.Index = r.policy.Key(), r.index
 	verb, outcome := "allows", "allow"
 	switch r.action {
 	case ActionDeny:

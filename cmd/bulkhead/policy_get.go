@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) policyGet() *cobra.Command {
-	var shadow bool
+	var shadow, stats bool
 	cmd := &cobra.Command{
 		Use:               "get [NAME]",
 		Short:             "Policies in force and shadows; with a name, the text of that one",
@@ -37,11 +37,17 @@ func (a *app) policyGet() *cobra.Command {
 					return err
 				}
 				return a.print(p, func() error {
+					if stats {
+						return a.printStats([]api.Policy{p})
+					}
 					_, err := fmt.Fprint(a.out, p.YAML)
 					return err
 				})
 			}
 			return a.print(all, func() error {
+				if stats {
+					return a.printStats(all)
+				}
 				var rows [][]string
 				for _, p := range all {
 					row := []string{p.Kind, nameOf(p), p.Mode, strings.Join(p.Types, ","), strings.Join(p.Selects, ","),
@@ -59,6 +65,7 @@ func (a *app) policyGet() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&shadow, "shadow", false, "only shadows")
+	cmd.Flags().BoolVar(&stats, "stats", false, "what each rule was used for on this node, and when last")
 	return cmd
 }
 

@@ -11,14 +11,17 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bulkhead-firewall/bulkhead/api"
 	"github.com/bulkhead-firewall/bulkhead/policy/lint"
 )
 
 func (a *app) policyLint() *cobra.Command {
 	var paths []string
+	var used bool
+	idle := 30 * 24 * time.Hour
 	failOn := lint.Warning.String()
 	cmd := &cobra.Command{
-		Use:   "lint -f FILE",
+		Use:   "lint -f FILE | --used",
 		Short: "Read policies without a daemon and name every mistake, and what is most likely one",
 		Long: `Read policies without a daemon and name every mistake with its line, and everything that is written and
 most likely not meant: rules that never match or never decide, selectors that select nobody, ports and
@@ -26,20 +29,29 @@ names that nobody has, peers that are wider than needed, forgotten DNS.
 
 -f names policies and, as another file, the inventory that they are for (Namespace, Pod, Service and Node
 manifests, or what "bulkhead workloads -o json" prints). Without an inventory the checks that need one
-are silent. A policy's annotation ` + lint.IgnoreAnnotation + `: CHECK,CHECK silences what is meant.
+are silent. --used asks the daemon which rules nothing has used for the time of --idle; without -f it
+lints what is in force. A policy's annotation ` + lint.IgnoreAnnotation + `: CHECK,CHECK silences what is meant.
 
 Exit codes: 0 nothing at or above --fail-on, 1 something, 2 wrong usage or a file that cannot be opened.`,
 		Example: "  bulkhead policy lint -f policies/ -f cluster.yaml\n  bulkhead policy lint -f policies/ -o sarif > lint.sarif",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := needFiles(cmd, paths); err != nil {
+			options := lint.Options{Now: time.Now(), Idle: idle}
+			var held []api.Policy
+			if used {
+				var err error
+				if held, err = a.client().Policies(cmd.Context()); err != nil {
+					return err
+				}
+				options.Used = usedRules(held)
+			} else if err := needFiles(cmd, paths); err != nil {
 				return err
 			}
 			least, err := parseFailOn(failOn)
 			if err != nil {
 				return usage(cmd, "--fail-on %v", err)
 			}
-			found, policies, err := a.lint(paths)
+			found, policies, err := a.lint(paths, held, options)
 			if err != nil {
 				return err
 			}
@@ -53,6 +65,8 @@ Exit codes: 0 nothing at or above --fail-on, 1 something, 2 wrong usage or a fil
 		},
 	}
 	filesFlag(cmd, &paths)
+	cmd.Flags().BoolVar(&used, "used", false, "ask the daemon which rules are used")
+	cmd.Flags().DurationVar(&idle, "idle", idle, "with --used: how long a rule may be without use")
 	cmd.Flags().StringVar(&failOn, "fail-on", failOn, "exit with 1 from this severity on: note, warning, error, or never")
 	complete(cmd, "fail-on", "note", "warning", "error", "never")
 	alsoPrints(cmd, "sarif")
@@ -74,8 +88,15 @@ func parseFailOn(word string) (lint.Severity, error) {
 }
 
 // lint reads files and lints the policies in them. Mistakes of reading are findings too, and then the
-// only ones.
-func (a *app) lint(paths []string) (found []lint.Finding, policies int, err error) {
+// only ones. Without files what is held by the daemon is linted.
+func (a *app) lint(paths []string, held []api.Policy, o lint.Options) (found []lint.Finding, policies int, err error) {
+	if len(paths) == 0 {
+		set, err := inForce(held)
+		if err != nil {
+			return nil, 0, err
+		}
+		return lint.Check(set, nil, o), set.Len(), nil
+	}
 	off, err := a.readOffline(paths)
 	if err != nil {
 		found := readingFindings(err)
@@ -88,7 +109,7 @@ func (a *app) lint(paths []string) (found []lint.Finding, policies int, err erro
 	if len(view.Workloads) == 0 {
 		view = nil
 	}
-	found = lint.Check(off.set, view, lint.Options{Now: time.Now()})
+	found = lint.Check(off.set, view, o)
 	return found, off.set.Len() + len(off.set.Shadows()), nil
 }
 

@@ -52,6 +52,7 @@ const (
 	checkMesh          = "mesh-port"
 	checkExpired       = "expired"
 	checkExpires       = "expires-soon"
+	checkIdle          = "idle-rule"
 	checkConverted     = "converted"
 	checkTooMany       = "too-many-rules"
 )
@@ -91,6 +92,7 @@ var kinds = []Kind{
 	{checkMesh, Warning, true, "The mesh's tunnel port is closed", "In an ambient mesh connections arrive on TCP 15008; a policy with other ports only cuts them."},
 	{checkExpired, Warning, false, "An expired rule", "It means nothing any more."},
 	{checkExpires, Note, false, "A rule that soon ends", "What it allows or denies changes by itself on that day."},
+	{checkIdle, Note, false, "A rule that nothing uses", "Permissions that nobody needs are only of use to an attacker. It is known where a daemon that counts is asked."},
 	{checkConverted, Note, false, "Read as another kind", "An older kind was brought to the present one."},
 	{checkIgnore, Warning, false, "An unknown check is ignored", "The annotation " + IgnoreAnnotation + " names a check that does not exist, so it silences nothing."},
 	{checkTooMany, Note, false, "Too many rules to compare", "The work is bounded; some rules were not held against the others."},

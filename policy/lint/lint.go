@@ -12,10 +12,12 @@ import (
 
 // Options are what [Check] has to be told beside policies and workloads.
 type Options struct {
-	Now    time.Time     // rules that ended before are expired; zero: dates are not looked at
-	Soon   time.Duration // a rule that ends within is noted; zero: 14 days
-	Bound  int           // how many pairs of rules are held against each other; zero: 5,000,000
-	Strict bool          // the view has a daemon's configuration: networks that are not in it are nobody, and NoDNS is so
+	Now    time.Time                                                // rules that ended before are expired; zero: dates are not looked at
+	Soon   time.Duration                                            // a rule that ends within is noted; zero: 14 days
+	Bound  int                                                      // how many pairs of rules are held against each other; zero: 5,000,000
+	Used   func(p *policy.Policy, d policy.Direction, rule int) Use // when rules were used; nil: not known
+	Idle   time.Duration                                            // how long a rule may be without use; zero: 30 days
+	Strict bool                                                     // the view has a daemon's configuration: networks that are not in it are nobody, and NoDNS is so
 }
 
 const defaultSoon = 14 * 24 * time.Hour
@@ -30,6 +32,9 @@ const IgnoreAnnotation = "bulkhead.dev/lint-ignore"
 func Check(s *policy.Set, v *identity.View, o Options) []Finding {
 	if o.Soon == 0 {
 		o.Soon = defaultSoon
+	}
+	if o.Idle == 0 {
+		o.Idle = defaultIdle
 	}
 	if o.Bound == 0 {
 		o.Bound = defaultBound
@@ -140,6 +145,7 @@ func (l *linter) policy(p *policy.Policy) {
 // rule runs the checks of one rule on its own.
 func (l *linter) rule(r *rule) {
 	l.expiry(r)
+	l.unused(r)
 	l.width(r)
 	for i := range r.Peers {
 		l.peer(r, i)

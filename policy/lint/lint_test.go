@@ -90,6 +90,15 @@ func TestChecks(t *testing.T) {
 				files[f.Name] = string(f.Data)
 			}
 			options := lint.Options{Now: july, Strict: true}
+			if kind.ID == "idle-rule" {
+				options.Used = func(p *policy.Policy, _ policy.Direction, _ int) lint.Use {
+					return map[string]lint.Use{
+						"old":   {Counted: july.AddDate(0, -6, 0), Last: july.AddDate(0, -2, 0)},
+						"never": {Counted: july.AddDate(0, -3, 0)},
+						"used":  {Counted: july.AddDate(0, -6, 0), Last: july.AddDate(0, 0, -3)},
+					}[p.Name]
+				}
+			}
 			var v *identity.View
 			if strings.HasPrefix(string(a.Comment), "with town.yaml") {
 				town, err := os.ReadFile("testdata/town.yaml")
