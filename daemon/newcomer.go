@@ -18,6 +18,10 @@ import (
 // guarded meanwhile. What is made inside of the namespace waits for nothing.
 const newcomerWait = 3 * time.Second
 
+// addressWait is how long the addresses of such an interface are taken as they are: who made it gives
+// them at once. After that nobody in the container can add to what it may send from.
+const addressWait = time.Second
+
 // newcomer is an event about an interface that the host made, with what the workload had when it came.
 type newcomer struct {
 	firewall.Event
@@ -29,6 +33,21 @@ type place struct {
 	index  int    // in the namespace
 	name   string // in the namespace; the container can rename it
 	absent bool   // neither it nor an end of it on the host is there
+}
+
+// explained says whether an ADD told of what came: the interface itself, or an address of it.
+func (w *workload) explained(e firewall.Event) bool {
+	if !(e.Kind == firewall.EventLink && e.Came || e.Kind == firewall.EventAddress) {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, i := range w.record.Interfaces {
+		if p := w.places[i.Name]; !i.Found && !p.absent && p.index == e.Index && e.Index != 0 {
+			return e.Kind == firewall.EventLink && p.name == i.Name || slices.Contains(i.Addrs, e.Addr)
+		}
+	}
+	return false
 }
 
 // isNewcomer says whether an event may be the beginning of an ADD, and keeps it if so.
@@ -81,6 +100,7 @@ func (w *workload) locate(g *grip) {
 		w.log.Warn("interfaces not looked at", "err", err)
 		return
 	}
+	changed := w.adoptFound(g, before, found)
 	places := map[string]place{}
 	w.mu.Lock()
 	for _, i := range w.record.Interfaces {
@@ -89,7 +109,7 @@ func (w *workload) locate(g *grip) {
 	moved := !maps.Equal(places, w.places) && w.places != nil
 	w.places = places
 	w.mu.Unlock()
-	if w.adoptFound(g, before, found) || moved {
+	if changed || moved {
 		g.basis.doubted = true
 		w.kick("interfaces")
 	}
@@ -173,7 +193,7 @@ func placeOf(i StoredInterface, was place, links []netlink.Link) place {
 
 // adoptFound takes interfaces that the host made into the workload's record, so that they are guarded,
 // and drops those that are gone. An ADD that comes later says it better. Addresses are taken as they
-// are within newcomerWait, unless they are somebody else's; after that the container cannot add to them.
+// are within addressWait, unless they are somebody else's; after that the container cannot add to them.
 func (w *workload) adoptFound(g *grip, before StoredWorkload, found []StoredInterface) (changed bool) {
 	view := w.d.index.View()
 	r := before
@@ -194,7 +214,7 @@ func (w *workload) adoptFound(g *grip, before StoredWorkload, found []StoredInte
 			return owner != nil && owner.ID != w.id
 		})
 		if old := slices.IndexFunc(before.Interfaces, func(i StoredInterface) bool { return i.Found && i.Name == f.Name && i.HostIndex == f.HostIndex }); old >= 0 &&
-			time.Since(w.found[f.Name]) >= newcomerWait {
+			time.Since(w.found[f.Name]) >= addressWait {
 			f = before.Interfaces[old]
 		}
 		r.Interfaces = append(r.Interfaces, f)

@@ -19,10 +19,13 @@ const (
 	// checkShare bounds what somebody who changes things in a loop can make us spend on looking at it:
 	// after a check of the rules nothing is checked for so many times as long, at most checkPause.
 	checkShare = 20
-	checkPause = 700 * time.Millisecond
+	checkPause = 400 * time.Millisecond
 	// lookEvery is how often a workload's interfaces, routes and sysctls are looked at: the kernel tells
 	// of most at once, and of some never.
 	lookEvery = 10 * time.Second
+	// linkWait is how long an interface that came is given until its other end is there, too: the kernel
+	// makes the ends of a veth one after the other, and tells of the first before the second is known.
+	linkWait = 200 * time.Millisecond
 )
 
 // suspicion is what a workload's routine has heard and not judged yet.
@@ -75,9 +78,19 @@ func (w *workload) onEvent(g *grip, e firewall.Event) {
 		return
 	}
 	s.pending = append(s.pending, e)
-	if s.due == nil {
-		s.due = time.After(max(0, time.Until(s.rest)))
+	s.plan(e)
+}
+
+// plan sees to it that an event is judged in time.
+func (s *suspicion) plan(e firewall.Event) {
+	if s.due != nil {
+		return
 	}
+	at := s.rest
+	if ripe := e.Time.Add(linkWait); e.Came && ripe.After(at) {
+		at = ripe
+	}
+	s.due = time.After(max(0, time.Until(at)))
 }
 
 // judgeEvents looks at what is in force, puts it right, and tells of everything that was heard. What
@@ -95,7 +108,10 @@ func (w *workload) judgeEvents(g *grip) {
 	var told firewall.Event
 	for _, e := range events {
 		switch {
-		case w.isNewcomer(g, e):
+		case e.Came && began.Sub(e.Time) < linkWait:
+			s.pending = append(s.pending, e)
+			continue
+		case w.explained(e), w.isNewcomer(g, e):
 			continue
 		case e.Kind == firewall.EventBlind:
 			w.log.Warn("events lost", "reason", e.What)
@@ -112,6 +128,9 @@ func (w *workload) judgeEvents(g *grip) {
 		w.alert(alert.Tampering{Time: began, What: drift.Error(), Table: "inet " + firewall.TableName, Advice: adviceDrift})
 	}
 	s.rest = time.Now().Add(min(checkShare*time.Since(began), checkPause))
+	if len(s.pending) > 0 {
+		s.plan(s.pending[0])
+	}
 }
 
 // tampered alerts.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -30,15 +31,16 @@ const (
 type Event struct {
 	Time    time.Time
 	Kind    EventKind
-	What    string // a sentence without a full stop: "table ip evil was added"
-	Table   string // for nftables: family and name of the first table concerned, "inet evil"
-	Chain   string // for nftables: the first chain concerned
-	Process string // for nftables: the name of the thread that did it, as it calls itself
-	PID     int    // for nftables: of that thread, as the machine's first PID namespace numbers it
-	Flushed bool   // for nftables: the tripwire went; a flush of the ruleset does that
-	Index   int    // for links and addresses: the interface's
-	Came    bool   // for links: it is new in the namespace
-	Port    uint32 // for all but nftables: the netlink port that asked for it, by default the process's PID as its own PID namespace numbers it; 0: the kernel, or not known
+	What    string     // a sentence without a full stop: "table ip evil was added"
+	Table   string     // for nftables: family and name of the first table concerned, "inet evil"
+	Chain   string     // for nftables: the first chain concerned
+	Process string     // for nftables: the name of the thread that did it, as it calls itself
+	PID     int        // for nftables: of that thread, as the machine's first PID namespace numbers it
+	Flushed bool       // for nftables: the tripwire went; a flush of the ruleset does that
+	Index   int        // for links and addresses: the interface's
+	Came    bool       // for links: it is new in the namespace
+	Addr    netip.Addr // for addresses
+	Port    uint32     // for all but nftables: the netlink port that asked for it, by default the process's PID as its own PID namespace numbers it; 0: the kernel, or not known
 }
 
 // watchBuffer is the kernel's receive buffer of each of the two sockets, in bytes. It is a bound, not

@@ -163,7 +163,7 @@ func (p *watchPicture) address(gone bool, body []byte) (Event, bool) {
 	if link.loopback && local.IsLoopback() || local == watchLinkLocal(link.mac) {
 		return Event{}, false // the kernel gives these by itself
 	}
-	return Event{Time: time.Now(), Kind: EventAddress, Index: int(a.link),
+	return Event{Time: time.Now(), Kind: EventAddress, Index: int(a.link), Addr: local.Unmap(),
 		What: fmt.Sprintf("address %s was added to interface %s", a.prefix, link)}, true
 }
 
