@@ -48,6 +48,6 @@ func (s *State) TakeChanges() []Change {
 	for x := range s.changes.fresh {
 		out = append(out, x)
 	}
-	clear(s.changes.fresh)
+	s.changes.fresh = map[Change]struct{}{} // a cleared one keeps the room of the largest burst
 	return out
 }

@@ -120,6 +120,7 @@ func TestComingAndGoing(t *testing.T) {
 		now = now.Add(30 * time.Second)
 		if i%500 == 499 {
 			g.reap()
+			g.State.TakeChanges()
 			most = max(most, len(g.nodes))
 		}
 	}
