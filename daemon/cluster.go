@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bulkhead-firewall/bulkhead/flow"
 	"github.com/bulkhead-firewall/bulkhead/gossip"
 )
 
@@ -33,6 +34,7 @@ type cluster struct {
 
 	spans  convergence
 	starts starts
+	edges  edges
 	taking sync.Mutex // held while changes of others are told to the index
 	life   context.Context
 	cancel context.CancelFunc
@@ -46,6 +48,7 @@ func newCluster(d *Daemon) *cluster {
 		shut: map[string]bool{}, absent: map[string]time.Time{}, heard: map[gossip.ID]struct{}{},
 		refused: map[gossip.ID]refusedRecord{}, alerted: map[gossip.ID]gossip.Timestamp{},
 		forced: newForce(), claims: newClaims(d.cfg.Node, d.cfg.Cluster.NodePodBlocks), ready: make(chan struct{}),
+		edges: edges{told: map[string]toldEdge{}, due: map[string]flow.Edge{}, gone: map[string]bool{}},
 	}
 }
 

@@ -32,7 +32,7 @@ func (c *cluster) draft(p *plan) ([]gossip.Record, error) {
 		}
 		rec, err := c.State.Draft(w.id.Class, w.id.Key, value)
 		if errors.Is(err, gossip.ErrNotAllowed) || errors.Is(err, gossip.ErrOutranked) {
-			return nil, api.Errorf(api.Denied, "%v; nothing was changed", err)
+			return nil, refusal(err)
 		}
 		if err != nil {
 			return nil, api.Errorf(api.BadRequest, "%v; nothing was changed", err)

@@ -202,6 +202,7 @@ func (d *Daemon) work(ctx context.Context) error {
 		d.cluster.openBook()
 		group.Go(func() error { return d.routineCluster(gctx) })
 		group.Go(func() error { return d.routineRegisters(gctx) })
+		group.Go(func() error { return d.routineEdges(gctx) })
 		group.Go(func() error { return d.routineSnapshot(gctx) })
 		group.Go(func() error { return d.routineNode(gctx) })
 		group.Go(func() error { return d.routineGuards(gctx) })

@@ -97,7 +97,7 @@ func (d *Daemon) seen(view *identity.View, c policy.Connection) *api.Edge {
 			key.Server, key.Port = flow.EndOf(podPeer(b[0].Workload)), b[0].Port
 		}
 	}
-	e, found := d.graph.Edge(key)
+	e, found := d.allEdges().Edge(key)
 	if !found {
 		return nil
 	}

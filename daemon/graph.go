@@ -26,7 +26,7 @@ func (d *Daemon) Graph(context.Context) (api.Graph, error) {
 		}
 	}
 	out := api.Graph{Nodes: []api.GraphNode{}, Edges: []api.Edge{}}
-	for _, e := range d.graph.Edges() {
+	for _, e := range d.edges() {
 		for _, end := range []flow.End{e.Client, e.Server} {
 			if end.Kind == identity.Pod {
 				service(end.Service)
@@ -67,7 +67,7 @@ func members(list flow.Earliest[flow.Member]) []string {
 
 // Generate writes policies that allow what was seen.
 func (d *Daemon) Generate(_ context.Context, namespace, service, format string) (string, error) {
-	o := flow.Options{Namespace: namespace, Service: service, Format: flow.Format(cmp.Or(format, string(flow.Native))), LabelOrder: d.cfg.LabelOrder}
-	text, err := flow.Render(flow.Suggest(d.graph.Edges(), d.index.View(), o))
+	o := flow.Options{Namespace: namespace, Service: service, Format: flow.Format(cmp.Or(format, string(flow.Native))), LabelOrder: d.cfg.LabelOrder, Nodes: d.cluster.witnesses()}
+	text, err := flow.Render(flow.Suggest(d.edges(), d.index.View(), o))
 	return string(text), err
 }

@@ -75,7 +75,7 @@ func seenEdge(view *identity.View, e *flow.Edge) simulate.Edge {
 // compare holds the seen edges against what is in force and against a plan.
 func (d *Daemon) compare(p *plan) api.Preview {
 	view := d.index.View()
-	edges := d.graph.Edges()
+	edges := d.edges()
 	seen := make([]simulate.Edge, 0, len(edges))
 	rows := make(map[string]*flow.Edge, len(edges))
 	for i := range edges {

@@ -141,7 +141,7 @@ func (d *Daemon) neededFor(e *StoredEvidence) uint64 {
 // missing says, a sentence each, what keeps shadows from being promoted together: what is unproven, and
 // what they would deny.
 func (d *Daemon) missing(rb *rulebook, of []slot, need uint64) []string {
-	return append(d.unproven(rb, of, need), d.stillDenied(rb, of, d.graph.Edges())...)
+	return append(d.unproven(rb, of, need), d.stillDenied(rb, of, d.edges())...)
 }
 
 // unproven says what shadows have not seen enough of: connections (need of each, 0: as configured), a

@@ -218,6 +218,7 @@ func (d *Daemon) routineLearned(ctx context.Context) {
 // written later.
 func (d *Daemon) storeLearned() bool {
 	changed, removed := d.graph.Dirty()
+	d.cluster.learned(changed, removed)
 	known := d.baseline.Dirty()
 	err := errors.Join(d.storeNames(), d.storeHits(d.life), d.store.PutLearned(changed, removed, known))
 	if err != nil {

@@ -25,6 +25,7 @@ type Options struct {
 	Service    string // only this "namespace/name"; empty: all
 	Format     Format // default Native
 	LabelOrder []string
+	Nodes      map[string]bool // other nodes that told what they saw: it is among the edges
 }
 
 // Suggestion is what the flows say of one service.
@@ -148,7 +149,7 @@ func (s *suggester) suggest(svc identity.Service) Suggestion {
 	members := s.members[svc]
 	here := 0
 	for _, w := range members {
-		if w.Local {
+		if w.Local || s.Nodes[w.Node] {
 			here++
 		}
 	}
