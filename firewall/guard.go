@@ -142,12 +142,12 @@ func (g guard) senderChain() *Chain {
 	for _, a := range g.addrs(false) {
 		add("", g.etherType(0x0806), arpFrom(g.ifc.MAC, a), accept())
 	}
-	s := site{v6: true, netdev: true}
+	s, nobody := site{v6: true, netdev: true}, saddrIs(netip.IPv6Unspecified())
 	for _, a := range g.addrs(true) {
-		add("is the address free?", g.etherType(0x86dd), saddrIs(netip.IPv6Unspecified()), s.icmpType(135, 135), ndTarget(a), accept())
+		add("is the address free?", g.etherType(0x86dd), nobody, s.icmpType(neighbourAsk, neighbourAsk), ndTarget(a), s.toMulticast(), accept())
 	}
-	add("", g.etherType(0x86dd), saddrIs(netip.IPv6Unspecified()), s.icmpType(131, 131), accept())
-	add("", g.etherType(0x86dd), saddrIs(netip.IPv6Unspecified()), s.icmpType(143, 143), accept())
+	add("", g.etherType(0x86dd), nobody, s.icmpType(mldReport, mldReport), s.toMulticast(), accept())
+	add("", g.etherType(0x86dd), nobody, s.icmpType(mld2Report, mld2Report), s.toMulticast(), accept())
 	add("", goTo("spoof"))
 	return c
 }
