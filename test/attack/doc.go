@@ -2,7 +2,7 @@
 // named after the threat's row: TestThreat3/up/af_xdp. `make attack` prints them as a table.
 //
 //	n1 ── cni0 ─┬─ attacker  may send UDP to port 5353 of outsider, and nothing else to anybody
-//	            ├─ victim    hears from peer alone: TCP 80, UDP 53
+//	            ├─ victim    may hear TCP 80 and UDP 53 from peer, UDP 5353 from outsider
 //	            ├─ peer      the allowed one, whose traffic must lose nothing all the while
 //	            └─ outsider  no policy: may send what it likes, and hears what others may send
 //

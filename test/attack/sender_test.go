@@ -145,7 +145,8 @@ func carryOut(o order, ports map[string]func([]byte) error) (out outcome) {
 func openPort(how, device string) (func([]byte) error, error) {
 	switch how {
 	case byPacket, byBypass:
-		return openPacket(device, how == byBypass)
+		send, _, err := openPacket(device, how == byBypass)
+		return send, err
 	case byXDP:
 		return openXDP(device)
 	case byRaw:
@@ -154,28 +155,31 @@ func openPort(how, device string) (func([]byte) error, error) {
 	return nil, fmt.Errorf("way %q: not known", how)
 }
 
-func openPacket(device string, bypass bool) (func([]byte) error, error) {
+// openPacket opens a packet socket that sends whole frames.
+func openPacket(device string, bypass bool) (send func([]byte) error, end func(), err error) {
 	index, err := ifindex(device)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("packet socket: %w", err)
+		return nil, nil, fmt.Errorf("packet socket: %w", err)
 	}
 	if bypass {
 		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
-			return nil, fmt.Errorf("PACKET_QDISC_BYPASS: %w", err)
+			unix.Close(fd)
+			return nil, nil, fmt.Errorf("PACKET_QDISC_BYPASS: %w", err)
 		}
 	}
-	return func(frame []byte) error {
+	send = func(frame []byte) error {
 		to := &unix.SockaddrLinklayer{Ifindex: int(index), Halen: 6}
 		if len(frame) >= 14 {
 			to.Protocol = uint16(frame[12]) | uint16(frame[13])<<8
 			copy(to.Addr[:], frame)
 		}
 		return unix.Sendto(fd, frame, 0, to)
-	}, nil
+	}
+	return send, func() { unix.Close(fd) }, nil
 }
 
 // openRaw sends IP packets whose header is the caller's: the Ethernet header of the frame is left
