@@ -21,6 +21,14 @@ var kernel struct {
 	known *features
 }
 
+// tableKinds are what tables can be, best first.
+var tableKinds = []features{
+	{tableFlags: tableOwner | tablePersist},
+	{tableFlags: tableOwner, warnings: []string{"this kernel cannot keep owned tables when their owner ends (persist, Linux 6.9): " +
+		"the rules of every workload vanish when bulkheadd stops; do not stop it without draining the node"}},
+	{warnings: []string{"this kernel knows no table owner (Linux 5.12): a container with CAP_NET_ADMIN can change its own rules"}},
+}
+
 // probe tries what tables can be, best first, with a table that is made and deleted in one
 // transaction.
 func probe(s *socket) (features, error) {
@@ -29,14 +37,8 @@ func probe(s *socket) (features, error) {
 	if kernel.known != nil {
 		return *kernel.known, nil
 	}
-	tries := []features{
-		{tableFlags: tableOwner | tablePersist},
-		{tableFlags: tableOwner, warnings: []string{"this kernel cannot keep owned tables when their owner ends (persist, Linux 6.9): " +
-			"the rules of every workload vanish when bulkheadd stops; do not stop it without draining the node"}},
-		{warnings: []string{"this kernel knows no table owner (Linux 5.12): a container with CAP_NET_ADMIN can change its own rules"}},
-	}
 	var err error
-	for _, f := range tries {
+	for _, f := range tableKinds {
 		t := &Table{Family: FamilyINet, Name: TableName + "-probe"}
 		b := newBatch()
 		b.newTable(t, f.tableFlags)

@@ -15,14 +15,11 @@ type tableState struct {
 	owner uint32 // port of the owning socket, 0 for none
 }
 
-// readTable reads a table of ours with all that is in it, except what packets put there. It returns
-// nil where there is no such table.
-func (s *socket) readTable(like *Table) (*tableState, error) {
-	t := &Table{Place: like.Place, Family: like.Family, Name: like.Name}
-	st := &tableState{table: t}
-	what := fmt.Sprintf("table %s %s", t.Family, t.Name)
-	found, err := s.get(unix.NFT_MSG_GETTABLE, t.Family, what,
-		func(a *attrs) { a.name(unix.NFTA_TABLE_NAME, t.Name) },
+// readHead reads flags and owner of a table; nil where there is none.
+func (s *socket) readHead(like *Table) (*tableState, error) {
+	st := &tableState{table: &Table{Place: like.Place, Family: like.Family, Name: like.Name}}
+	found, err := s.get(unix.NFT_MSG_GETTABLE, like.Family, fmt.Sprintf("table %s %s", like.Family, like.Name),
+		func(a *attrs) { a.name(unix.NFTA_TABLE_NAME, like.Name) },
 		func(_ Family, at []attr) {
 			st.flags = be32(find(at, unix.NFTA_TABLE_FLAGS))
 			st.owner = be32(find(at, nftaTableOwner))
@@ -30,6 +27,20 @@ func (s *socket) readTable(like *Table) (*tableState, error) {
 	if err != nil || !found {
 		return nil, err
 	}
+	return st, nil
+}
+
+// readTable reads a table of ours with all that is in it, except what packets put there. It returns
+// nil where there is no such table.
+func (s *socket) readTable(like *Table) (*tableState, error) {
+	st, err := s.readHead(like)
+	if err != nil || st == nil {
+		return nil, err
+	}
+	t := st.table
+	what := fmt.Sprintf("table %s %s", t.Family, t.Name)
+	s.calm = st.owner == s.port
+	defer func() { s.calm = false }()
 	for _, read := range []func(*Table, string) error{s.readCounters, s.readSets, s.readChains, s.readRules} {
 		if err := read(t, what); err != nil {
 			return nil, err

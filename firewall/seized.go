@@ -106,6 +106,8 @@ func (ns *Namespace) placed(rs *Ruleset) *Ruleset {
 
 // strays are tables beside ours that a former daemon left, when the seized one is free again.
 func (ns *Namespace) strays(like *Ruleset) (out []*Table, err error) {
+	ns.in.calm = true // of a stray that comes meanwhile the next Open takes care
+	defer func() { ns.in.calm = false }()
 	for _, t := range like.Tables {
 		if t.Place != InWorkload {
 			continue

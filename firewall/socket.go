@@ -22,6 +22,22 @@ type socket struct {
 	where string // for errors: the namespace
 	seq   uint32
 	room  int // largest message that fits in the send buffer
+
+	// calm takes lists that the kernel says were interrupted: what is listed is of a table that belongs
+	// to this socket, so that it was something else that changed. Somebody in the container who changes
+	// his own tables in a loop would keep us from ever reading ours.
+	calm bool
+
+	// fault is what the kernel answers instead, for tests: before or after it did what was asked. nil:
+	// nothing, as ever.
+	fault func(done bool) error
+}
+
+func (s *socket) fail(done bool) error {
+	if s.fault == nil {
+		return nil
+	}
+	return s.fault(done)
 }
 
 // errAgain says that the kernel's answer was lost or that something changed in between: what is in
@@ -59,6 +75,11 @@ func (s *socket) prepare() error {
 		return err
 	}
 	s.port = name.(*unix.SockaddrNetlink).Pid
+	// The kernel is our only peer: what somebody in the container sends us is refused, so that it cannot
+	// fill our buffer and have answers lost. (netlink_getsockbyportid in net/netlink/af_netlink.c.)
+	if err := unix.Connect(s.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
 	// Extended errors name the attribute that the kernel did not like; without the request itself.
 	for _, opt := range []int{unix.NETLINK_EXT_ACK, unix.NETLINK_CAP_ACK} {
 		if err := unix.SetsockoptInt(s.fd, unix.SOL_NETLINK, opt, 1); err != nil {
@@ -107,8 +128,14 @@ func (s *socket) commit(b *batch) error {
 		return fmt.Errorf("%s: %w", s.where, err)
 	}
 	s.drain()
+	if err := s.fail(false); err != nil {
+		return fmt.Errorf("%s: send rules: %w", s.where, err)
+	}
 	if err := s.send(b.buf); err != nil {
 		return fmt.Errorf("%s: send %d bytes of rules: %w", s.where, len(b.buf), err)
+	}
+	if err := s.fail(true); err != nil {
+		return fmt.Errorf("%s: receive from nftables: %w", s.where, err)
 	}
 	done := false
 	var refused error
@@ -247,12 +274,19 @@ func (s *socket) ask(kind int, flags uint16, family Family, what string, fill fu
 	}
 	binary.NativeEndian.PutUint32(buf, uint32(len(buf)))
 	binary.NativeEndian.PutUint32(buf[8:], s.seq)
-	if err := s.send(buf); err != nil {
+	err := s.fail(false)
+	if err == nil {
+		err = s.send(buf)
+	}
+	if err == nil {
+		err = s.fail(true)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: read %s: %w", s.where, what, err)
 	}
 	var failed error
 	complete, interrupted := false, false
-	err := s.receive(func(m message) bool {
+	err = s.receive(func(m message) bool {
 		if m.seq != s.seq {
 			return true
 		}
@@ -278,7 +312,7 @@ func (s *socket) ask(kind int, flags uint16, family Family, what string, fill fu
 			return fmt.Errorf("%w: %w", errAgain, failed)
 		}
 		return failed
-	case interrupted || !complete:
+	case interrupted && !s.calm || !complete:
 		return fmt.Errorf("%s: read %s: %w", s.where, what, errAgain)
 	}
 	return nil

@@ -32,29 +32,24 @@ func (e *ownedError) Unwrap() error { return ErrOwned }
 // socket is closed; whoever asks first gets it then. One that was made without persist cannot be
 // taken, only replaced.
 func (s *socket) takeOver(like *Table, flags uint32) (*Table, error) {
-	st, err := s.readTable(like)
-	if err != nil || st == nil {
+	st, err := s.readHead(like)
+	switch {
+	case err != nil || st == nil:
 		return nil, err
-	}
-	if st.owner == s.port {
-		return st.checked(flags), nil
-	}
-	if st.owner != 0 {
+	case st.owner != 0 && st.owner != s.port:
 		return nil, &ownedError{s.where, like, st.owner}
-	}
-	if st.flags&tablePersist != flags&tablePersist {
+	case st.owner == s.port:
+	case st.flags&tablePersist != flags&tablePersist:
 		st.table.foreign = fmt.Sprintf("its flags are %#x, not %#x", st.flags, flags)
 		return st.table, nil
+	case flags&tableOwner != 0:
+		// Before it is read: nobody else can change it from then on.
+		b := newBatch()
+		b.newTable(like, flags)
+		if err := s.commit(b); err != nil {
+			return nil, fmt.Errorf("take over: %w", err)
+		}
 	}
-	if flags&tableOwner == 0 {
-		return st.checked(flags), nil
-	}
-	b := newBatch()
-	b.newTable(like, flags)
-	if err := s.commit(b); err != nil {
-		return nil, fmt.Errorf("take over: %w", err)
-	}
-	// Once more, now that nobody else can change it in between.
 	if st, err = s.readTable(like); err != nil || st == nil {
 		return nil, err
 	}
