@@ -64,6 +64,7 @@ func TestRefused(t *testing.T) {
 	}{
 		"empty":                {nil, errMalformed},
 		"unknown type":         {[]byte{200, 1}, errUnknownKind},
+		"too large":            {append([]byte{msgRecords}, make([]byte, maxMessage+1)...), errMalformed},
 		"cut off":              {(*sent)[len(*sent)-1][:40], errMalformed},
 		"signed by another":    {sealed(rogue, later), ErrForged},
 		"head changed":         {encode(msgDelta, &later), ErrForged},

