@@ -39,8 +39,9 @@ type grip struct {
 	heard   suspicion // of watch
 	answers *listener // nil: DNS answers are not read
 
-	newcomers []newcomer // by time
-	basis     basis
+	redirected bool       // somebody rewrites what comes in
+	newcomers  []newcomer // by time
+	basis      basis
 }
 
 // routine owns the workload's namespace until ctx ends: the cause says whether the rules go.
@@ -139,6 +140,7 @@ func (w *workload) reconcile(ctx context.Context, g *grip, cause string) error {
 	if err := w.open(ctx, g); err != nil {
 		return err
 	}
+	spec.Redirected = g.redirected // what opening has found
 	if err := w.followNames(ctx, g, spec); err != nil {
 		return err
 	}
@@ -201,7 +203,7 @@ func (w *workload) wanted(g *grip) (firewall.Spec, error) {
 		return firewall.Spec{}, err
 	}
 	mode := w.d.modes.Load().of(me.Service)
-	return firewall.Spec{Mode: mode, Sides: w.d.cfg.OnDeny.told(w.sides(g, view, me)), Interfaces: ifcs,
+	return firewall.Spec{Mode: mode, Sides: w.d.cfg.OnDeny.told(w.sides(g, view, me)), Interfaces: ifcs, Redirected: g.redirected,
 		Resolvers: w.resolvers(), AnswersClosed: w.d.cfg.DropUnreadAnswers, Hear: mode == policy.Learn || w.d.rules.Load().triesNames(view, me), NoQueue: firewall.NoAnswerQueue()}, nil
 }
 
@@ -242,6 +244,7 @@ func (w *workload) open(ctx context.Context, g *grip) error {
 		w.log.Error("namespace not watched", "err", err)
 	}
 	w.locate(g)
+	w.followRedirects(g)
 	return nil
 }
 

@@ -105,6 +105,7 @@ func (w *workload) judgeEvents(g *grip) {
 	drift, err := check(g.ns)
 	w.repair(err)
 	w.locate(g)
+	w.followRedirects(g)
 	var told firewall.Event
 	for _, e := range events {
 		switch {
@@ -162,6 +163,7 @@ func (w *workload) sweep(g *grip) {
 	}
 	w.repair(err)
 	w.locate(g)
+	w.followRedirects(g)
 }
 
 // look finds what the kernel tells nobody of: sysctls above all.

@@ -100,6 +100,7 @@ type shape struct {
 	mode             policy.Mode
 	egress, ingress  sideShape
 	guarded, atGuard bool
+	redirected       bool
 	names            bool
 	reads, closed    bool // DNS answers
 }
@@ -121,7 +122,8 @@ func (spec Spec) shape() shape {
 		return out
 	}
 	return shape{mode: spec.Mode, egress: side(policy.Egress), ingress: side(policy.Ingress), guarded: spec.guarded(),
-		names: spec.names(), reads: spec.reads(), closed: spec.AnswersClosed}
+		redirected: spec.Redirected,
+		names:      spec.names(), reads: spec.reads(), closed: spec.AnswersClosed}
 }
 
 // shapes bounds how many shapes are remembered; the chains of others are made each time.
@@ -177,6 +179,9 @@ func baseChain(spec Spec, d policy.Direction) *Chain {
 	c := &Chain{Name: "output", Hook: &Hook{Number: hookOutput, Drop: true}}
 	if d == policy.Ingress {
 		c = &Chain{Name: "input", Hook: &Hook{Number: hookInput, Drop: true}}
+		if spec.Redirected {
+			c = &Chain{Name: arrivalChain, Hook: &Hook{Number: hookPrerouting, Priority: beforeNAT, Drop: true}}
+		}
 		if spec.reads() {
 			c.Rules = append(c.Rules, newRule("", fromPort53(), jumpTo("answers")))
 		}

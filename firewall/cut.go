@@ -48,7 +48,8 @@ func (ns *Namespace) cut(ctx context.Context, spec Spec) (int, error) {
 		if ctx.Err() != nil {
 			return n, ctx.Err()
 		}
-		if rights.allowSocket(s, sockets.listening[s.local.Port()]) {
+		server := sockets.listening[s.local.Port()]
+		if rights.allowSocket(s, server) || server && spec.Redirected && rights.ingress.allowsPeer(s.remote.Addr()) {
 			continue
 		}
 		if err := d.destroy(s); err != nil && !errors.Is(err, unix.ENOENT) {

@@ -112,6 +112,7 @@ var goldens = []struct {
 	{"names-learn", shopNamed(Spec{Mode: policy.Learn, Sides: shopSides(), Interfaces: []Interface{shopInterface("host0")}})},
 	{"reject", Spec{Mode: policy.Enforce, Sides: rejecting(shopSides()), Interfaces: []Interface{shopInterface("host0")}}},
 	{"reject-unguarded", Spec{Mode: policy.Enforce, Sides: rejecting(shopDenied(policy.Sides{})), Interfaces: []Interface{shopInterface("")}}},
+	{"redirected", Spec{Mode: policy.Enforce, Sides: shopSides(), Interfaces: []Interface{shopInterface("host0")}, Redirected: true}},
 	{"deny-open-alert", Spec{Mode: policy.AlertMode, Sides: shopDenied(policy.Sides{}), Interfaces: []Interface{shopInterface("host0")}}},
 }
 

@@ -22,6 +22,9 @@ type Spec struct {
 	Sides      policy.Sides
 	Interfaces []Interface
 
+	// Redirected says that somebody rewrites what comes in, see [Namespace.Redirects]: ingress is judged
+	// before that.
+	Redirected bool
 	// Resolvers are the DNS servers that the workload was configured with. Where its egress side names
 	// names, their answers wait until they are read; no others teach anything.
 	Resolvers []netip.Addr

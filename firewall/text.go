@@ -3,6 +3,7 @@ package firewall
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -115,7 +116,7 @@ func (c *Chain) print(b *strings.Builder) {
 
 // String prints the hook as nft does; on netdev the numbers are ingress and egress.
 func (h *Hook) String() string {
-	names := map[uint32]string{hookInput: "input", hookOutput: "output"}
+	names := map[uint32]string{hookPrerouting: "prerouting", hookInput: "input", hookOutput: "output"}
 	dev := ""
 	if h.Device != "" {
 		names = map[uint32]string{hookIngress: "ingress", hookEgress: "egress"}
@@ -126,7 +127,9 @@ func (h *Hook) String() string {
 		policy = "drop"
 	}
 	prio := "filter"
-	if h.Priority != 0 {
+	if h.Priority == beforeNAT {
+		prio = strconv.Itoa(int(h.Priority))
+	} else if h.Priority != 0 {
 		prio = fmt.Sprintf("filter %+d", h.Priority)
 	}
 	return fmt.Sprintf("type filter hook %s%s priority %s; policy %s;", names[h.Number], dev, prio, policy)

@@ -51,7 +51,11 @@ func (t *Trace) listen() error {
 	node := &tracePart{place: t.from, at: AtNode, stages: map[string]Stage{}}
 	ends := []*Namespace{t.from}
 	if t.to != nil {
-		parts = append(parts, inside(t.to, "input", hookInput, AtServer, AtServerGuard))
+		chain, hook := "input", uint32(hookInput)
+		if t.to.redirected() {
+			chain, hook = arrivalChain, hookPrerouting
+		}
+		parts = append(parts, inside(t.to, chain, hook, AtServer, AtServerGuard))
 		ends = append(ends, t.to)
 	}
 	for i, ns := range ends {
