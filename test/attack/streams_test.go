@@ -24,6 +24,7 @@ type stream struct {
 	toClient       atomic.Int64 // bytes that arrived
 	toServer       atomic.Int64
 	told           chan error // each end's first error of reading
+	halves         bool       // one end closed its half, which is no end
 	wg             sync.WaitGroup
 	cancel         context.CancelFunc
 }
@@ -109,7 +110,7 @@ func (p *plot) addr(v6 bool) netip.Addr {
 func begin(t testing.TB, name string, c, s net.Conn, who talkers) *stream {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	st := &stream{name: name, client: c, server: s, told: make(chan error, 2), cancel: cancel}
+	st := &stream{name: name, client: c, server: s, told: make(chan error, 2), halves: who&othersClose != 0, cancel: cancel}
 	st.wg.Add(4) // all end with end
 	go st.speak(ctx, c, who&clientTalks != 0)
 	go st.speak(ctx, s, who&serverTalks != 0)
@@ -144,7 +145,7 @@ func (st *stream) hear(c net.Conn, n *atomic.Int64) {
 		switch {
 		case err == nil:
 		case c.LocalAddr().Network() == "udp" && !isClosed(err):
-		case err == io.EOF: // a half that was closed
+		case err == io.EOF && st.halves:
 			return
 		default:
 			select {

@@ -34,6 +34,7 @@ import (
 type yard struct {
 	*testing.T
 	name, dir string
+	program   string // the daemon's: this test program, that can be asked for its goroutines, or the real one
 	nl        *netlink.Handle
 	bridge    netlink.Link
 	client    *api.Client
@@ -97,7 +98,9 @@ func (s *said) String() string {
 func newYard(t *testing.T, mode string) *yard {
 	t.Helper()
 	needRoot(t)
-	y := &yard{T: t, name: fmt.Sprintf("bhyard%d-%d", os.Getpid(), tokens.Add(1)), dir: t.TempDir(), out: &said{}, pods: map[*plot]bool{}}
+	self, err := os.Executable()
+	must(t, err)
+	y := &yard{T: t, name: fmt.Sprintf("bhyard%d-%d", os.Getpid(), tokens.Add(1)), dir: t.TempDir(), program: self, out: &said{}, pods: map[*plot]bool{}}
 	must(t, os.MkdirAll("/run/netns", 0o755))
 	must(t, makeNetns(y.name))
 	t.Cleanup(func() { must(t, dropNetns(y.name)) })
@@ -109,7 +112,6 @@ func newYard(t *testing.T, mode string) *yard {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "br0"
 	must(t, y.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
-	var err error
 	y.bridge, err = y.nl.LinkByName("br0")
 	must(t, err)
 	must(t, addresses(y.nl, y.bridge, "10.77.0.1/16", "fd77::1/64"))
@@ -154,9 +156,7 @@ func (y *yard) holder() {
 // start starts the daemon and waits until it answers.
 func (y *yard) start() {
 	y.Helper()
-	self, err := os.Executable()
-	must(y, err)
-	y.cmd, y.done = exec.Command(self), make(chan error, 1)
+	y.cmd, y.done = exec.Command(y.program, "--config", filepath.Join(y.dir, "config.yaml")), make(chan error, 1)
 	y.cmd.Env = append(os.Environ(), daemonEnv+"="+filepath.Join(y.dir, "config.yaml"))
 	y.cmd.Stdout, y.cmd.Stderr = y.out, y.out
 	must(y, firewall.Enter(netnsPath(y.name), y.cmd.Start))
