@@ -109,9 +109,12 @@ func (c *cluster) await(ctx context.Context, span string, said []gossip.Record, 
 // awaitForce waits until writes are in force on all nodes, as long as ctx lives, and says how each does,
 // by name. Those that are dead take them when they are back.
 func (c *cluster) awaitForce(ctx context.Context, said []gossip.Record, begin time.Time) []api.NodeForce {
+	dead := c.others(gossip.Dead)
 	out := c.askAll(ctx, c.others(gossip.Alive), said, begin)
-	for _, node := range c.others(gossip.Dead) {
-		out = append(out, api.NodeForce{Node: node, Error: "dead; it takes the change when it is back"})
+	for _, node := range dead {
+		if !slices.ContainsFunc(out, func(n api.NodeForce) bool { return n.Node == node }) { // it came back meanwhile
+			out = append(out, api.NodeForce{Node: node, Error: "dead; it takes the change when it is back"})
+		}
 	}
 	slices.SortFunc(out, func(a, b api.NodeForce) int { return strings.Compare(a.Node, b.Node) })
 	return out
