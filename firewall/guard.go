@@ -37,9 +37,9 @@ func guardTable(spec Spec, ifc Interface, sets []*Set) *Table {
 	if g.inside {
 		t.Place, t.Name = InWorkload, GuardPrefix+ifc.Name
 	}
-	t.Chains = append(t.Chains, g.senderChain(), g.spoofChain(), g.neighbourChain())
+	t.shared = g.chains()
+	t.Chains = slices.Clone(t.shared.list)
 	if g.judges() {
-		t.Chains = append(t.Chains, g.judgeChains()...)
 		t.Sets = slices.Clone(sets)
 		for _, s := range families {
 			t.Sets = append(t.Sets, s.served())
@@ -49,16 +49,26 @@ func guardTable(spec Spec, ifc Interface, sets []*Set) *Table {
 		}
 	}
 	if g.hears() {
-		t.Chains = append(t.Chains, g.answerLogChain())
 		for _, s := range families {
 			t.Sets = append(t.Sets, s.resolverSet(g.spec))
 		}
 	}
-	if g.judges() || g.hears() {
-		t.Chains = append(t.Chains, g.servedChain())
-	}
 	t.sort()
 	return t
+}
+
+func (g guard) buildChains() []*Chain {
+	out := []*Chain{g.senderChain(), g.spoofChain(), g.neighbourChain()}
+	if g.judges() {
+		out = append(out, g.judgeChains()...)
+	}
+	if g.hears() {
+		out = append(out, g.answerLogChain())
+	}
+	if g.judges() || g.hears() {
+		out = append(out, g.servedChain())
+	}
+	return out
 }
 
 // hears says that the guard tells of DNS answers.

@@ -53,7 +53,8 @@ type Table struct {
 	Sets     []*Set
 	Chains   []*Chain
 
-	foreign string // why it cannot be brought to the wanted state by increments; empty for what we wrote
+	shared  *guardChains // where Chains come from, kept as long as the table is
+	foreign string       // why it cannot be brought to the wanted state by increments; empty for what we wrote
 }
 
 // Set is a named set. A dynamic set is filled by packets and has no elements here.
