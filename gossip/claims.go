@@ -3,10 +3,12 @@ package gossip
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
 	"time"
+	"unique"
 )
 
 // Claims decides whose an address is, where nodes claim addresses for their workloads. A node that was
@@ -23,7 +25,8 @@ import (
 type Claims struct {
 	self      string
 	claimants map[string]*claimant
-	byAddr    map[netip.Addr][]*claim
+	byAddr    map[netip.Addr]*claim   // one of an address
+	more      map[netip.Addr][]*claim // the others: hardly ever
 	blocks    map[netip.Prefix][]*block
 	lengths   map[prefixLength]int // how many blocks have it
 	stale     map[Ref]struct{}
@@ -51,7 +54,7 @@ type claim struct {
 	Ref
 	addrs   []netip.Addr
 	granted []netip.Addr // as TakeChanged found it last
-	is      string
+	is      unique.Handle[string]
 }
 
 // block is a range that a node declared.
@@ -95,7 +98,7 @@ type Dispute struct {
 
 // NewClaims makes the claims as a node of that name judges them.
 func NewClaims(self string) *Claims {
-	return &Claims{self: self, claimants: map[string]*claimant{}, byAddr: map[netip.Addr][]*claim{},
+	return &Claims{self: self, claimants: map[string]*claimant{}, byAddr: map[netip.Addr]*claim{}, more: map[netip.Addr][]*claim{},
 		blocks: map[netip.Prefix][]*block{}, lengths: map[prefixLength]int{}, stale: map[Ref]struct{}{}, disputed: map[Ref]Dispute{}}
 }
 
@@ -114,7 +117,7 @@ func (c *Claims) claimant(node string) *claimant {
 func (c *Claims) Set(node, key string, addrs []netip.Addr, is string) error {
 	n := c.claimant(node)
 	if old := n.claims[key]; old != nil {
-		if old.is == is && slices.Equal(old.addrs, addrs) {
+		if old.is == unique.Make(is) && slices.Equal(old.addrs, addrs) {
 			return nil
 		}
 		c.drop(n, old)
@@ -122,7 +125,7 @@ func (c *Claims) Set(node, key string, addrs []netip.Addr, is string) error {
 	if len(addrs) == 0 {
 		return nil
 	}
-	x := &claim{Ref: Ref{node, key}, is: is, addrs: slices.Clone(addrs)}
+	x := &claim{Ref: Ref{node, key}, is: unique.Make(is), addrs: slices.Clone(addrs)}
 	var err error
 	if n.addrs+len(addrs) > maxClaimed {
 		err = fmt.Errorf("workload %q: node %q claims more than %d addresses: %w", key, node, maxClaimed, errFull)
@@ -131,7 +134,11 @@ func (c *Claims) Set(node, key string, addrs []netip.Addr, is string) error {
 	n.addrs += len(x.addrs)
 	n.claims[key] = x
 	for _, a := range x.addrs {
-		c.byAddr[a] = append(c.byAddr[a], x)
+		if c.byAddr[a] == nil {
+			c.byAddr[a] = x
+		} else {
+			c.more[a] = append(c.more[a], x)
+		}
 		c.touch(a)
 	}
 	c.stale[x.Ref] = struct{}{}
@@ -144,18 +151,38 @@ func (c *Claims) drop(n *claimant, x *claim) {
 	n.addrs -= len(x.addrs)
 	for _, a := range x.addrs {
 		c.touch(a)
-		rest := slices.DeleteFunc(c.byAddr[a], func(y *claim) bool { return y == x })
-		if len(rest) == 0 {
+		rest := slices.DeleteFunc(c.more[a], func(y *claim) bool { return y == x })
+		if c.byAddr[a] == x {
 			delete(c.byAddr, a)
+			if len(rest) > 0 {
+				c.byAddr[a], rest = rest[0], rest[1:]
+			}
+		}
+		if len(rest) > 0 {
+			c.more[a] = rest
 		} else {
-			c.byAddr[a] = rest
+			delete(c.more, a)
+		}
+	}
+}
+
+// claiming gives all claims of an address.
+func (c *Claims) claiming(a netip.Addr) iter.Seq[*claim] {
+	return func(yield func(*claim) bool) {
+		if x := c.byAddr[a]; x == nil || !yield(x) {
+			return
+		}
+		for _, x := range c.more[a] {
+			if !yield(x) {
+				return
+			}
 		}
 	}
 }
 
 // touch notes that the claims of an address must be looked at anew.
 func (c *Claims) touch(a netip.Addr) {
-	for _, x := range c.byAddr[a] {
+	for x := range c.claiming(a) {
 		c.stale[x.Ref] = struct{}{}
 	}
 }
@@ -263,7 +290,7 @@ func (c *Claims) ranges(node string, a netip.Addr) (whose *block, ok bool) {
 	return whose, whose == nil && len(c.claimants[node].blocks) == 0
 }
 
-// Held gives those of a workload's addresses that are its own.
+// Held gives those of a workload's addresses that are its own. They must not be written to.
 func (c *Claims) Held(r Ref) []netip.Addr {
 	if n := c.claimants[r.Node]; n != nil && n.claims[r.Key] != nil {
 		held, _ := c.held(n.claims[r.Key])
@@ -272,14 +299,19 @@ func (c *Claims) Held(r Ref) []netip.Addr {
 	return nil
 }
 
-// held tells of the first address that is not granted, too.
+// held tells of the first address that is not granted, too. Mostly all are: then it is the claim's own
+// list.
 func (c *Claims) held(x *claim) (out []netip.Addr, first *Dispute) {
-	for _, a := range x.addrs {
-		if d := c.judge(x, a); d == nil {
+	for i, a := range x.addrs {
+		switch d := c.judge(x, a); {
+		case d == nil && first != nil:
 			out = append(out, a)
-		} else if first == nil {
-			first = d
+		case d != nil && first == nil:
+			first, out = d, slices.Clone(x.addrs[:i])
 		}
+	}
+	if first == nil {
+		return x.addrs, nil
 	}
 	return out, first
 }
@@ -298,7 +330,7 @@ func (c *Claims) judge(x *claim, a netip.Addr) *Dispute {
 		return no("", false, "is in none of the ranges that the node may use")
 	}
 	n := c.claimants[x.Node]
-	for _, y := range c.byAddr[a] {
+	for y := range c.claiming(a) {
 		switch {
 		case y.Node == x.Node, y.is == x.is && y.Node != c.self:
 		case y.Node == c.self:
@@ -342,7 +374,7 @@ func (c *Claims) TakeChanged() []Ref {
 			c.disputed[r] = *dispute
 		}
 	}
-	clear(c.stale)
+	c.stale = map[Ref]struct{}{} // a cleared one keeps the room of the largest burst
 	slices.SortFunc(out, func(a, b Ref) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Key, b.Key)) })
 	return out
 }
