@@ -5,21 +5,14 @@ import (
 	"time"
 
 	"github.com/bulkhead-firewall/bulkhead/api"
-	"github.com/bulkhead-firewall/bulkhead/test/lab"
 )
-
-// shortGrace is how long the nodes of this file keep a dead node's containers known.
-const shortGrace = 3 * time.Second
 
 // TestGone kills the daemon of n3, whose containers run on: for the grace they are who they were, then
 // nobody's, and who they were again when the daemon is back. A node that is forgotten stays so, whoever
 // is restarted and whatever it says itself, until it is let back.
 func TestGone(t *testing.T) {
-	needRoot(t)
+	town := threeNodes(t)
 	ctx := soon(t)
-	town, err := Up(ctx, 3, lab.Options{Config: map[string]any{"cluster": map[string]any{"grace": shortGrace.String()}}})
-	must(t, err)
-	t.Cleanup(func() { must(t, town.Down()) })
 	server := town.Addr("shop/b1", true)
 	must(t, town.Apply(ctx, "n2", Only("b", "b", "a")))
 	must(t, town.Holds(ctx, "b", true, town.Names()...))
@@ -40,7 +33,7 @@ func TestGone(t *testing.T) {
 
 	must(t, town.StopDaemon("n3"))
 	must(t, town.Sees(ctx, "n2", []string{"n3"}, "dead"))
-	_, err = town.API("n2").ClusterForget(ctx, api.ClusterForget{Node: "n3"})
+	_, err := town.API("n2").ClusterForget(ctx, api.ClusterForget{Node: "n3"})
 	must(t, err)
 	must(t, town.Knows(ctx, "shop/a3", false, "n1", "n2"))
 	must(t, denied(ctx, town, "shop/a3", server))

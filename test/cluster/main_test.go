@@ -32,23 +32,33 @@ func run(m *testing.M) (code int) {
 		os.Setenv("BULKHEAD_BIN", dir)
 	}
 	defer func() {
-		if five.town == nil {
-			return
-		}
-		if err := five.town.Down(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
+		for _, s := range []*shared{&five, &three} {
+			if s.town == nil {
+				continue
+			}
+			if err := s.town.Down(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				code = 1
+			}
 		}
 	}()
 	return m.Run()
 }
 
-// five is the town of five nodes that most tests share, one after the other.
-var five struct {
+// shared is a town that tests use one after the other.
+type shared struct {
 	once sync.Once
 	town *Town
 	err  error
 }
+
+var (
+	five  shared // as a cluster is by default
+	three shared // with a grace of shortGrace, and no wait at starts
+)
+
+// shortGrace is how long the nodes of three keep a dead node's containers known.
+const shortGrace = 3 * time.Second
 
 // patience is how long a test waits for what must come: machines are slow and noisy.
 const patience = 60 * time.Second
@@ -61,22 +71,28 @@ func soon(t *testing.T) context.Context {
 	return ctx
 }
 
-// fiveNodes is the shared town, whole, healthy and without policies; it is brought back to that after
-// the test.
-func fiveNodes(t *testing.T) *Town {
+func fiveNodes(t *testing.T) *Town { return five.use(t, 5, nil) }
+
+func threeNodes(t *testing.T) *Town {
+	return three.use(t, 3, map[string]any{"grace": shortGrace.String(), "startWait": "0s"})
+}
+
+// use gives the town, whole, healthy and without policies, and brings it back to that after the test.
+func (s *shared) use(t *testing.T, nodes int, config map[string]any) *Town {
 	t.Helper()
 	needRoot(t)
-	five.once.Do(func() {
+	s.once.Do(func() {
 		var said strings.Builder
-		if five.town, five.err = Up(context.Background(), 5, lab.Options{Progress: &said}); five.err != nil {
-			five.err = errors.Join(five.err, errors.New(said.String()))
+		s.town, s.err = Up(context.Background(), nodes, lab.Options{Progress: &said, Config: map[string]any{"cluster": config}})
+		if s.err != nil {
+			s.err = errors.Join(s.err, errors.New(said.String()))
 		}
 	})
-	if five.err != nil {
-		t.Fatal(five.err)
+	if s.err != nil {
+		t.Fatal(s.err)
 	}
-	t.Cleanup(func() { restore(t, five.town) })
-	return five.town
+	t.Cleanup(func() { restore(t, s.town) })
+	return s.town
 }
 
 // restore heals what a test broke, takes its policies out, and waits until all nodes are of one mind.

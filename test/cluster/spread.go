@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/bulkhead-firewall/bulkhead/api"
@@ -46,19 +47,34 @@ func (t *Town) workload(ctx context.Context, node, pod string) (api.Workload, er
 	return api.Workload{}, fmt.Errorf("node %s does not know %s", node, pod)
 }
 
-// Applied is when the last of the nodes' pods of a service was given the rules that it has.
-func (t *Town) Applied(ctx context.Context, service string, nodes ...string) (time.Time, error) {
-	var last time.Time
-	for _, n := range nodes {
+// Applied is when the last pod of a service was given the rules that it has; late is a node whose pod was
+// given none after begin.
+func (t *Town) Applied(ctx context.Context, service string, begin time.Time) (last time.Time, late string, err error) {
+	for _, n := range t.Names() {
 		list, err := t.API(n).Workloads(ctx)
 		if err != nil {
-			return last, fmt.Errorf("node %s: %w", n, err)
+			return last, "", fmt.Errorf("node %s: %w", n, err)
 		}
 		for _, w := range list {
-			if w.Local && w.Labels["app"] == service && w.Applied.After(last) {
+			if !w.Local || w.Labels["app"] != service {
+				continue
+			}
+			if !w.Applied.After(begin) {
+				late = n
+			}
+			if w.Applied.After(last) {
 				last = w.Applied
 			}
 		}
 	}
-	return last, nil
+	return last, late, nil
+}
+
+// Others are the nodes that a pod does not run on.
+func (t *Town) Others(pod string) []string {
+	p, err := t.Pod(pod)
+	if err != nil {
+		panic(err) // a test names its own pods
+	}
+	return slices.DeleteFunc(t.Names(), func(n string) bool { return n == p.Node })
 }

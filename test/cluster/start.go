@@ -13,17 +13,7 @@ func (t *Town) Start(ctx context.Context, pod string, server netip.AddrPort) (ad
 	if err := t.Detach(ctx, pod); err != nil {
 		return 0, false, err
 	}
-	p, err := t.Pod(pod)
-	if err != nil {
-		return 0, false, err
-	}
-	var others []string
-	for _, n := range t.Names() {
-		if n != p.Node {
-			others = append(others, n)
-		}
-	}
-	if err := t.Knows(ctx, pod, false, others...); err != nil {
+	if err := t.Knows(ctx, pod, false, t.Others(pod)...); err != nil {
 		return 0, false, err
 	}
 	begin := time.Now()
