@@ -17,7 +17,7 @@ import (
 const (
 	// peersWait bounds how long ADD waits until the workloads of this node know the new one.
 	peersWait = 250 * time.Millisecond
-	// maxWorkloads bounds the workloads of one node; each costs two goroutines and some sockets.
+	// maxWorkloads bounds the workloads of one node; each costs a goroutine and some sockets.
 	maxWorkloads = 4096
 	// maxInterfaces bounds the interfaces of one workload.
 	maxInterfaces = 16

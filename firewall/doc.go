@@ -10,5 +10,6 @@
 // and sets.go the sets' contents, with deny.go for what is denied and fragments.go for what has no ports.
 // diff.go tells what differs; apply.go, bridge.go, encode.go, batch.go and socket.go write it; readback.go
 // reads it; cut.go, rights.go and memory.go end what lost its right. trace.go follows one packet through
-// all of it. The rulesets are written down in testdata, as nft prints them.
+// all of it. watch.go hears of what others change in the namespace, with poll.go for all of them at once;
+// check.go compares, seized.go and recall.go deal with what was done while nobody looked. The rulesets are written down in testdata, as nft prints them.
 package firewall
