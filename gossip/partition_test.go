@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,11 +22,15 @@ import (
 type cable struct {
 	*memberlist.NetTransport
 	cut *atomic.Bool
+	tap func(to string, packet []byte) // nil: nobody listens
 }
 
 func (c cable) WriteTo(b []byte, to string) (time.Time, error) {
 	if c.cut.Load() {
 		return time.Now(), nil
+	}
+	if c.tap != nil {
+		c.tap(to, bytes.Clone(b))
 	}
 	return c.NetTransport.WriteTo(b, to)
 }
@@ -45,7 +50,7 @@ func (c cable) DialAddressTimeout(to memberlist.Address, wait time.Duration) (ne
 	return c.DialTimeout(to.Addr, wait)
 }
 
-func startCable(t *testing.T, name string, cut *atomic.Bool, seeds ...string) *Cluster {
+func startCable(t *testing.T, name string, cut *atomic.Bool, tap func(string, []byte), seeds ...string) *Cluster {
 	t.Helper()
 	net, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{"127.0.0.1"}, Logger: log.New(io.Discard, "", 0)})
 	if err != nil {
@@ -57,7 +62,7 @@ func startCable(t *testing.T, name string, cut *atomic.Bool, seeds ...string) *C
 	}
 	g, err := Join(context.Background(), Config{
 		Node: name, Label: "shop", Key: key, Keyring: [][]byte{secret(1)}, Seeds: seeds, Log: slog.New(slog.DiscardHandler),
-		Bind: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(net.GetAutoBindPort())), Transport: cable{net, cut},
+		Bind: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(net.GetAutoBindPort())), Transport: cable{net, cut, tap},
 		deadTold: time.Millisecond,
 	})
 	if err != nil {
@@ -71,8 +76,8 @@ func startCable(t *testing.T, name string, cut *atomic.Bool, seeds ...string) *C
 // gone on; only one of them has the other as a seed.
 func TestPartitionHeals(t *testing.T) {
 	var cut atomic.Bool
-	a := startCable(t, "a", &cut)
-	b := startCable(t, "b", &cut, a.address())
+	a := startCable(t, "a", &cut, nil)
+	b := startCable(t, "b", &cut, nil, a.address())
 	longer := func(what string, so func() bool) {
 		t.Helper()
 		for end := time.Now().Add(2 * time.Minute); !so(); time.Sleep(20 * time.Millisecond) {
@@ -103,5 +108,66 @@ func TestPartitionHeals(t *testing.T) {
 		if n := len(g.State.List("policy")); n != 3 {
 			t.Errorf("%s has %d policies, want 3", g.config.Node, n)
 		}
+	}
+}
+
+// Someone on the way, without the key, reads nothing, and neither what he sends again nor what he changes
+// does anything.
+func TestOnTheWire(t *testing.T) {
+	var mu sync.Mutex
+	var caught [][]byte
+	var target string
+	tap := func(to string, packet []byte) {
+		mu.Lock()
+		defer mu.Unlock()
+		if caught, target = append(caught, packet), to; len(caught) > 2000 {
+			caught = caught[1:]
+		}
+	}
+	a := startCable(t, "a", &atomic.Bool{}, tap)
+	b := startCable(t, "b", &atomic.Bool{}, nil, a.address())
+	until(t, "two members", func() bool { return a.alive.Load() == 2 && b.alive.Load() == 2 })
+	const secret = "nobody may read that cart talks to the bank"
+	if _, err := a.State.Set("policy", "cart", []byte(secret)); err != nil {
+		t.Fatal(err)
+	}
+	has := func(want string) func() bool {
+		return func() bool { r, _ := b.State.Get("policy", "cart"); return string(r.Value) == want }
+	}
+	until(t, "b has it", has(secret))
+	if _, err := a.State.Set("policy", "cart", []byte("now another")); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "b has what came later", has("now another"))
+	mu.Lock()
+	packets, to := caught, target
+	mu.Unlock()
+
+	stranger, err := net.Dial("udp", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	for i, p := range packets {
+		if bytes.Contains(p, []byte(secret)) || bytes.Contains(p, []byte("policy")) {
+			t.Fatalf("packet %d can be read", i)
+		}
+		changed := bytes.Clone(p)
+		changed[len(changed)/2] ^= 1
+		for _, send := range [][]byte{p, changed, p[:len(p)/2]} {
+			if _, err := stranger.Write(send); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := a.State.Set("policy", "after", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "b heard it all", func() bool { _, ok := b.State.Get("policy", "after"); return ok })
+	if !has("now another")() || b.alive.Load() != 2 || b.counts.Refused.Load() != 0 {
+		t.Errorf("it did something: %d members, %d refused", b.alive.Load(), b.counts.Refused.Load())
+	}
+	if len(packets) < 5 {
+		t.Errorf("only %d packets were caught", len(packets))
 	}
 }

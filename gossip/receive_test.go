@@ -149,7 +149,7 @@ func TestExchangeCost(t *testing.T) {
 }
 
 // talk lets two nodes exchange until they are done, and counts the bytes.
-func talk(t *testing.T, a, b *State) (n int) {
+func talk(t testing.TB, a, b *State) (n int) {
 	t.Helper()
 	type mail struct {
 		from, to *State

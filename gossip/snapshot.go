@@ -93,6 +93,9 @@ func (s *State) restoreBook(c *Contents) error {
 	}
 	if old := s.books[bookID{c.Head.Owner, c.Head.Kind}]; old != nil {
 		s.toggleBook(old)
+		if c.Head.Owner != s.self {
+			s.bookBytes -= old.bytes
+		}
 	}
 	if c.Head.Owner != s.self {
 		s.bookBytes += b.bytes
