@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -31,16 +32,25 @@ type options struct {
 }
 
 func main() {
-	o := options{sizes: []int{10, 100, 1000, 10_000, 100_000}}
+	o := options{}
 	only := flag.String("only", "adds,traffic,rivals", "what to measure, of: adds, traffic, rivals")
 	flag.IntVar(&o.rounds, "rounds", 40, "interleaved rounds")
 	flag.IntVar(&o.adds, "adds", 15, "ADDs with and without the plugin")
 	flag.IntVar(&o.core, "core", runtime.NumCPU()-1, "the core to stay on")
+	sizes := flag.String("sizes", "10,100,1000,10000,100000", "numbers of pairs for the rivals")
 	flag.StringVar(&o.plot, "plot", "", "PNG of the rivals' curves")
 	flag.StringVar(&o.kinds, "kinds", "", "only the rules whose name and number of pairs contain this")
 	flag.StringVar(&o.loads, "loads", "", "only the traffic whose name contains this")
 	flag.Parse()
 	o.only = strings.Split(*only, ",")
+	for _, w := range strings.Split(*sizes, ",") {
+		n, err := strconv.Atoi(w)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench: -sizes:", err)
+			os.Exit(2)
+		}
+		o.sizes = append(o.sizes, n)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, o); err != nil {
