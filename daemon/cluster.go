@@ -35,7 +35,8 @@ type cluster struct {
 	spans  convergence
 	starts starts
 	edges  edges
-	taking sync.Mutex // held while changes of others are told to the index
+	parted map[string]openChange // by writer; routineRegisters' own
+	taking sync.Mutex            // held while changes of others are told to the index
 	life   context.Context
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup // questions under way
@@ -48,7 +49,8 @@ func newCluster(d *Daemon) *cluster {
 		shut: map[string]bool{}, absent: map[string]time.Time{}, heard: map[gossip.ID]struct{}{},
 		refused: map[gossip.ID]refusedRecord{}, alerted: map[gossip.ID]gossip.Timestamp{},
 		forced: newForce(), claims: newClaims(d.cfg.Node, d.cfg.Cluster.NodePodBlocks), ready: make(chan struct{}),
-		edges: edges{told: map[string]toldEdge{}, due: map[string]flow.Edge{}, gone: map[string]bool{}},
+		parted: map[string]openChange{},
+		edges:  edges{told: map[string]toldEdge{}, due: map[string]flow.Edge{}, gone: map[string]bool{}},
 	}
 }
 

@@ -70,8 +70,10 @@ func (d *Daemon) routineRegisters(ctx context.Context) error {
 		clear(c.heard)
 		c.mu.Unlock()
 		wait = gatherRegisters
-		if !c.follow(ctx, ids) {
-			c.note(ids...)
+		now, later := c.whole(ids)
+		c.note(later...)
+		if !c.follow(ctx, now) {
+			c.note(now...)
 			wait = refollow
 		}
 	}
@@ -80,6 +82,9 @@ func (d *Daemon) routineRegisters(ctx context.Context) error {
 // follow brings what is in force in line with registers; false: what they say could not be stored. One
 // that cannot be taken here keeps no other one away.
 func (c *cluster) follow(ctx context.Context, ids []gossip.ID) bool {
+	if len(ids) == 0 {
+		return true
+	}
 	c.d.change.Lock()
 	defer c.d.change.Unlock()
 	var records []gossip.Record

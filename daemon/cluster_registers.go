@@ -43,6 +43,13 @@ func (c *cluster) draft(p *plan) ([]gossip.Record, error) {
 		}
 		out = append(out, rec)
 	}
+	bound, ok, err := c.bind(out)
+	if err != nil {
+		return nil, api.Errorf(api.Internal, "%v; nothing was changed", err)
+	}
+	if ok {
+		out = append([]gossip.Record{bound}, out...)
+	}
 	return out, nil
 }
 
