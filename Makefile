@@ -12,7 +12,7 @@ PKG        ?= ./...
 BUDGET     ?= 10m
 SEED       ?=
 
-.PHONY: help build tools test bench bench-policy lint demo cover fuzz clean
+.PHONY: help build tools test bench bench-policy lint demo cover fuzz soak clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -70,6 +70,13 @@ netpol: ## random policies, kernel against evaluator, for BUDGET (10m); SEED=N r
 	@$(MAKE) --no-print-directory -s tools
 	BULKHEAD_REQUIRE_ROOT=1 BULKHEAD_BIN=$(BIN) BULKHEAD_BUDGET=$(BUDGET) BULKHEAD_SEED=$(SEED) \
 	  go test ./test/netpol -run 'TestEvaluator|TestKernel|TestRandom' -count=1 -timeout 0 -v | grep -vE '^ *(=== |--- PASS)'
+
+soak: ## edits, churn, attacks and crashes at random for BUDGET (10m); SEED=N repeats a run; CHURN, FLOWS, REUSES (root)
+	@scripts/need.sh test
+	@$(MAKE) --no-print-directory -s tools
+	BULKHEAD_REQUIRE_ROOT=1 BULKHEAD_BIN=$(BIN) BULKHEAD_BUDGET=$(BUDGET) BULKHEAD_SEED=$(SEED) \
+	  BULKHEAD_CHURN=$(or $(CHURN),2000) BULKHEAD_FLOWS=$(or $(FLOWS),1000000) BULKHEAD_REUSES=$(or $(REUSES),50) \
+	  go test ./test/attack -run 'TestSoak|TestThreat6|TestThreat7' -count=1 -timeout 0 -v | grep -vE '^ *=== '
 
 clean: ## remove what was built
 	rm -rf bin .cache coverage.out coverage.html
