@@ -4,6 +4,8 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"strings"
+	"unicode"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -74,6 +76,9 @@ func readMeta(b []byte) (meta, error) {
 	if err := lenient.Unmarshal(s.Body, &m); err != nil {
 		return m, fmt.Errorf("what it says of itself: %w: %w", errMalformed, err)
 	}
+	if strings.ContainsFunc(m.Version, unicode.IsControl) {
+		return m, fmt.Errorf("what it says of itself: version %q: %w", m.Version, errMalformed)
+	}
 	if len(m.Key) != ed25519.PublicKeySize || len(m.Trust) > 64 || len(m.Version) > maxProgram {
 		return m, fmt.Errorf("what it says of itself: a key of %d bytes, trust of %d, version of %d: %w", len(m.Key), len(m.Trust), len(m.Version), errMalformed)
 	}
@@ -82,6 +87,10 @@ func readMeta(b []byte) (meta, error) {
 
 // openMeta reads what somebody says that a node says of itself.
 func openMeta(node string, b []byte) (meta, error) {
+	// Names are printed, in logs and on terminals.
+	if len(node) > maxName || strings.ContainsFunc(node, unicode.IsControl) {
+		return meta{}, fmt.Errorf("its name has %d bytes, or control characters; want 1 to %d: %w", len(node), maxName, errMalformed)
+	}
 	m, err := readMeta(b)
 	if err != nil {
 		return m, err

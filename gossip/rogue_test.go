@@ -204,6 +204,8 @@ func TestMemberData(t *testing.T) {
 		"signed by another":     {"n1", sealMeta("n1", about, b, 512), ErrForged},
 		"cut off":               {"n1", good[:len(good)-1], errMalformed},
 		"nothing":               {"n1", nil, errMalformed},
+		"a name for terminals":  {"n\x1b[2J", sealMeta("n\x1b[2J", about, a, 512), errMalformed},
+		"a version for them":    {"n1", sealMeta("n1", meta{Key: about.Key, Version: "\x1b[2J"}, a, 512), errMalformed},
 		"more than it may hold": {"n1", sealMeta("n1", meta{Key: about.Key, Trust: make([]byte, 65)}, a, 512), errMalformed},
 	} {
 		if _, err := openMeta(c.node, c.data); !errors.Is(err, c.want) {

@@ -32,8 +32,8 @@ var (
 // namespaced are the kinds that are in [policy.DefaultNamespace] where they name none.
 var namespaced = []string{policy.KindPolicy, policy.KindNetworkPolicy}
 
-// maxDocument bounds a document, in bytes, as [policy.Parse] does.
-const maxDocument = 4 << 20
+// maxDocument bounds a document, in bytes: it is read before it is known who sent it.
+const maxDocument = 1 << 20
 
 // maxDepth bounds how deep values are nested; a policy's are some ten deep.
 const maxDepth = 64
