@@ -83,6 +83,13 @@ type Convergence struct {
 	Missed  uint64  `json:"missed"` // nodes that did not answer in time
 }
 
+// Members are the nodes of a cluster in short.
+type Members struct {
+	Name  string   `json:"name"`
+	Alive int      `json:"alive"` // this node too
+	Dead  []string `json:"dead,omitempty"`
+}
+
 // ClusterForget removes a node for good: what it tells is not taken any more.
 type ClusterForget struct {
 	Node string `json:"node"`

@@ -92,6 +92,7 @@ type Status struct {
 	Shadows      int            `json:"shadows,omitempty"`      // policies that are only judged beside what is in force
 	Pending      *Pending       `json:"pending,omitempty"`      // a change that waits for confirmation
 	Expiring     []string       `json:"expiring,omitempty"`     // rules that end within a week
+	Cluster      *Members       `json:"cluster,omitempty"`      // nil: the node is alone
 }
 
 // Counters are since the daemon's start.

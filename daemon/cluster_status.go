@@ -220,3 +220,11 @@ func (c *cluster) forceOf(ctx context.Context, node string, body []byte) (api.No
 	}
 	return out, a
 }
+
+// summary is the members in short; nil: this node is alone.
+func (c *cluster) summary() *api.Members {
+	if c == nil {
+		return nil
+	}
+	return &api.Members{Name: c.cfg.Name, Alive: 1 + len(c.others(gossip.Alive)), Dead: c.others(gossip.Dead)}
+}

@@ -51,7 +51,7 @@ func (d *Daemon) Status(context.Context) (api.Status, error) {
 		Version: Version(), Node: d.cfg.Node, PID: os.Getpid(), Started: d.started, Kernel: kernel(),
 		Workloads: len(d.local()), Services: len(services), Policies: rb.set.Len(),
 		Edges: d.graph.Stats().Edges, Modes: map[string]int{}, Counters: d.countersNow(),
-		Generation: d.generation.Load(), Pending: d.pendingRow(), Shadows: len(rb.full.Shadows()), Expiring: d.expiring(rb),
+		Generation: d.generation.Load(), Pending: d.pendingRow(), Shadows: len(rb.full.Shadows()), Expiring: d.expiring(rb), Cluster: d.cluster.summary(),
 	}
 	for service := range services {
 		s.Modes[m.of(service).String()]++

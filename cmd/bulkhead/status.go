@@ -44,6 +44,13 @@ func (a *app) printStatus(s api.Status) error {
 	fmt.Fprintf(a.out, "verdicts   %d denied, %d would be denied, %d alerts\n", c.Denied, c.WouldDeny, c.Alerts)
 	fmt.Fprintf(a.out, "flow log   %d records, %d lost, %d malformed, %d over the bound\n", c.Records, c.Lost, c.Malformed, c.Overflow)
 	fmt.Fprintf(a.out, "kernel     %d transactions\n", c.Transactions)
+	if m := s.Cluster; m != nil {
+		dead := ""
+		if len(m.Dead) > 0 {
+			dead = ", dead: " + strings.Join(m.Dead, ", ")
+		}
+		fmt.Fprintf(a.out, "cluster    %s, %s alive%s\n", m.Name, plural(m.Alive, "node", "nodes"), dead)
+	}
 	if p := s.Pending; p != nil {
 		fmt.Fprintf(a.out, "waits      generation %d of %s is undone in %.0fs unless: bulkhead policy confirm\n", p.Generation, p.Who, p.Seconds)
 	}
