@@ -49,6 +49,20 @@ metadata: {name: outsider, namespace: shop, labels: {app: outsider}}
 spec: {nodeName: n1, containers: [{name: c, ports: [{containerPort: 80}, {containerPort: 5353, protocol: UDP}]}]}
 status: {podIPs: [{ip: 10.66.0.5}, {ip: "fd66::5"}]}
 ---
+apiVersion: v1
+kind: Pod
+metadata: {name: newcomer, namespace: shop, labels: {app: newcomer}}
+spec: {nodeName: n1, containers: [{name: c}]}
+status: {podIPs: [{ip: 10.66.0.6}, {ip: "fd66::6"}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: newcomer, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: newcomer}}
+  policyTypes: [Ingress, Egress]
+  egress: [{to: [{podSelector: {matchLabels: {app: outsider}}}], ports: [{port: 80}]}]
+---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: attacker, namespace: shop}

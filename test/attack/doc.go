@@ -4,6 +4,7 @@
 //	n1 ── cni0 ─┬─ attacker  may send UDP to port 5353 of outsider, and nothing else to anybody
 //	            ├─ victim    may hear TCP 80 and UDP 53 from peer, UDP 5353 from outsider
 //	            ├─ peer      the allowed one, whose traffic must lose nothing all the while
+//	            ├─ newcomer  starts again and again; may ask outsider on TCP 80
 //	            └─ outsider  no policy: may send what it likes, and hears what others may send
 //
 // Every trick is made four times: without Bulkhead (bare), where it must win, or else silence would

@@ -41,7 +41,9 @@ type trick struct {
 	// harmless says why it brings nothing to anybody even without a firewall: it is tried all the
 	// same. Empty: it must win in the bare lab.
 	harmless string
-	alone    bool
+	// whole says that what it sends is one packet, of however many frames.
+	whole bool
+	alone bool
 	// states in which it is tried; default bare, up, restarting, down.
 	states []state
 }
@@ -50,9 +52,11 @@ type trick struct {
 type attempt struct {
 	*arena
 	*testing.T
-	trick trick
-	state state
-	token []byte // in every frame that tells
+	trick  trick
+	state  state
+	token  []byte // in every frame that tells
+	number uint16 // of the attempt
+	made   uint32 // how often it was made
 
 	watchers map[*watcher]*ear
 	sent     atomic.Int64
@@ -118,7 +122,8 @@ func contains[T comparable](list []T, x T) bool {
 // try makes one attempt and judges it.
 func try(t *testing.T, w *arena, row int, tr trick, s state) {
 	a := &attempt{arena: w, T: t, trick: tr, state: s, watchers: map[*watcher]*ear{},
-		token: fmt.Appendf(nil, "bulkhead-atk-%06x!", tokens.Add(1))}
+		number: uint16(tokens.Add(1))}
+	a.token = fmt.Appendf(nil, "bulkhead-atk-%06x!", a.number)
 	defer func() { record(row, tr, s, !t.Failed()) }()
 	a.listen()
 	defer a.deafen()
@@ -154,6 +159,12 @@ func try(t *testing.T, w *arena, row int, tr trick, s state) {
 	}
 }
 
+// fresh is an identification of a packet in fragments that no other has.
+func (a *attempt) fresh() uint16 {
+	a.made++
+	return a.number*97 + uint16(a.made)
+}
+
 func (a *attempt) run() {
 	if err := a.trick.run(a); err != nil {
 		a.Errorf("could not be tried: %v", err)
@@ -166,6 +177,8 @@ func (a *attempt) listen() {
 	if a.trick.wins != nil {
 		match = func(h *host, b []byte) bool { return a.trick.wins(a, h, b) }
 	}
+	others := match
+	match = func(h *host, b []byte) bool { return h != a.from() && others(h, b) } // it may hear itself
 	ears := a.arena.frames
 	if a.trick.atSocket {
 		ears = a.arena.sockets
@@ -208,9 +221,12 @@ func (a *attempt) mustWin() {
 		return n
 	}
 	want := max(a.sent.Load(), 1)
+	if a.trick.whole {
+		want = 1
+	}
 	if a.trick.harmless != "" {
 		must(a, a.fence())
-		if most() > 0 {
+		if most() > 0 && !a.trick.whole { // else it is for the victim's IP stack to say
 			a.Errorf("not harmless: %s", a.heard())
 		}
 	} else if !within(3*time.Second, func() bool { return most() >= want }) {
