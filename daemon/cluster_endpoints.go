@@ -151,7 +151,9 @@ func (c *cluster) lookAtMembers() {
 	now := c.d.now()
 	since := map[string]time.Time{}
 	alive := map[string]bool{}
-	for _, m := range c.Members() {
+	members := c.Members()
+	c.lookAtTrust(members)
+	for _, m := range members {
 		alive[m.Node] = m.Status == gossip.Alive
 		since[m.Node] = m.Since
 	}

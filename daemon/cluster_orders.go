@@ -128,7 +128,7 @@ func (s signing) allow(p *plan) error {
 	if !s.asks() {
 		return nil
 	}
-	if p.confirm > 0 && s.refuses() {
+	if p.confirm > 0 {
 		return api.Errorf(api.Denied, "a change that undoes itself would do so without a signature; try it as a shadow first (--shadow), and leave --confirm-within away")
 	}
 	for _, x := range p.diff {

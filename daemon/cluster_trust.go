@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"crypto/ed25519"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -239,6 +240,23 @@ func (s signing) parseFile(name string, data []byte) ([]policy.Policy, error) {
 		}
 	}
 	return list, nil
+}
+
+// lookAtTrust warns while other nodes judge signatures by other keys than this one: what one takes the
+// other refuses, and they never hold the same.
+func (c *cluster) lookAtTrust(members []gossip.Member) {
+	mine := hex.EncodeToString(c.d.signing.hash())
+	var differ []string
+	for _, m := range members {
+		if m.Node != c.d.cfg.Node && m.Status == gossip.Alive && m.Trust != mine {
+			differ = append(differ, m.Node)
+		}
+	}
+	text := ""
+	if len(differ) > 0 {
+		text = fmt.Sprintf("%d nodes have another cluster.trust or cluster.unsigned than this one (%s): make them the same everywhere", len(differ), differ[0])
+	}
+	c.d.warn("cluster trust", text)
 }
 
 // tellUnsigned tells people of a change that should have been signed and was taken.
