@@ -13,5 +13,10 @@
 // Changes travel as broadcasts; what is too large for a packet, or was missed, is fetched: two nodes
 // compare a digest of a few bytes, then hashes of buckets, then only what differs.
 //
+// Members are not trusted for being members. What a node says of itself, its book and its membership, is
+// in its own hand; [StateConfig].Check says which writes to registers are taken, and in which rank, from
+// whomever they come; [Claims] says whose an address is where nodes claim it; whatever one of them can make
+// others keep has a bound. What no honest member does is refused, counted, and told as an [Alarm].
+//
 // It carries bytes and knows neither policies nor nftables; the daemon says what they mean.
 package gossip
