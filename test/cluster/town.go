@@ -12,13 +12,13 @@ import (
 	"github.com/bulkhead-firewall/bulkhead/test/lab"
 )
 
-// Town is a lab of n nodes, n1 and so on, each with the pods shop/a1 … shop/d1 of the services a to d.
+// Town is a lab of n nodes, n1 and so on, on each a pod of every service: shop/a1, shop/b1, shop/c1 on n1.
 type Town struct {
 	*lab.Lab
 	clients map[string]*api.Client
 }
 
-// Services of a town: on each node one pod of each.
+// Services of a town.
 var Services = []string{"a", "b", "c"}
 
 // Port is where every pod listens, TCP.
