@@ -15,7 +15,7 @@ SEED       ?=
 .PHONY: help build tools test bench bench-policy lint demo cover fuzz soak clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 build: ## build the programs into bin/
 	@scripts/need.sh build
@@ -45,6 +45,19 @@ bench: ## CPU ratios against no rules, in the same interleaved run (root)
 
 bench-policy: ## what one workload's coming costs among many, and many policies: table, docs/policy-cost.svg
 	@go test -run '^$$' -bench BenchmarkChange -benchtime 300ms ./policy | go run ./test/bench/curves docs/policy-cost.svg
+
+bench-cluster: ## how long a change takes to all nodes: real ones with loss, then many simulated (root)
+	@scripts/need.sh test
+	@$(MAKE) --no-print-directory -s tools
+	@BULKHEAD_BIN=$(BIN) go run ./test/cluster/measure
+	@go run ./test/bench/swarm -nodes 10,100,1000 -loss 0,5,20
+	@go run ./test/bench/swarm -nodes 10000 -loss 0 -changes 30
+	@go test -run '^$$' -bench 'ColdStart|EndpointMemory' -benchtime 1x ./gossip ./daemon | grep -E '/op|/endpoint'
+
+attack: ## every attack that is promised to fail, in every state of the daemon, as a table (root)
+	@scripts/need.sh test
+	@$(MAKE) --no-print-directory -s tools
+	BULKHEAD_REQUIRE_ROOT=1 BULKHEAD_BIN=$(BIN) go test ./test/attack -run TestThreat -count=1 -timeout 30m -v | grep -vE '^ *(=== |--- PASS)'
 
 lint: ## gofmt, vet, staticcheck
 	@scripts/need.sh build
