@@ -12,7 +12,7 @@ PKG        ?= ./...
 BUDGET     ?= 10m
 SEED       ?=
 
-.PHONY: help build tools test bench bench-policy lint demo cover fuzz soak clean
+.PHONY: help build tools test bench bench-policy bench-cluster attack lint demo cover fuzz netpol soak clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
