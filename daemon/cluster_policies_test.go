@@ -98,7 +98,7 @@ func TestClusterRestart(t *testing.T) {
 	b.stop()
 	a.do(api.ApplyRequest{Do: api.DoDelete, Names: []api.PolicyName{{Name: "old"}}})
 	a.do(api.ApplyRequest{Files: []api.File{allowing("cart", "api")}})
-	a.kill()
+	a.kill() // right after the answer
 	b = l.start(1)
 	l.agree("b alone", "cart=web old=web", b)
 	b.do(api.ApplyRequest{Files: []api.File{allowing("new", "b")}})
@@ -106,6 +106,11 @@ func TestClusterRestart(t *testing.T) {
 	l.agree("both are back", "cart=api new=b", a, b)
 	a.stop()
 	b.stop()
+	for _, d := range []*process{a, b} {
+		if said := d.out.String(); strings.Contains(said, "leak:") {
+			t.Errorf("goroutines are left at the end: %s", said[strings.Index(said, "leak:"):])
+		}
+	}
 	b = l.start(1)
 	l.agree("b alone again", "cart=api new=b", b)
 }

@@ -25,7 +25,7 @@ type Change struct {
 }
 
 func (c *Change) empty() bool {
-	return len(c.Put)+len(c.Delete)+len(c.Modes)+len(c.Settled)+len(c.Evidence) == 0 && c.DefaultMode == nil && c.Files == nil &&
+	return len(c.Put)+len(c.Delete)+len(c.Modes)+len(c.Settled)+len(c.Evidence)+len(c.Said) == 0 && c.DefaultMode == nil && c.Files == nil &&
 		c.Generation == nil && c.Pending == nil
 }
 
