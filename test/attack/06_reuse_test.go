@@ -112,7 +112,7 @@ func TestThreat6(t *testing.T) {
 		{"the former owner's ADD is repeated", nil, func(_ *testing.T, a *plot) { _ = a.event("ADD") }},
 	} {
 		t.Run(order.name, func(t *testing.T) {
-			for i := range number(t, "BULKHEAD_REUSES", 3) {
+			for i := range number(t, "BULKHEAD_REUSES", 2) {
 				address, v6 := 100+i%3, i%2 == 1
 				a := y.pod("allowed", address, map[string]string{"app": "allowed"})
 				if !eventually(func() bool { return a.reaches(at(v6, 80), time.Second) }) {

@@ -30,13 +30,13 @@ type soak struct {
 const soakGuests = 6
 
 // TestSoak edits policies, lets workloads come and go, attacks, and kills the daemon, at random, for
-// BULKHEAD_BUDGET (20 s). Then the kernel holds what policy says, allowed traffic lost nothing, and
+// BULKHEAD_BUDGET (15 s). Then the kernel holds what policy says, allowed traffic lost nothing, and
 // after more comings and goings (BULKHEAD_CHURN) nothing has leaked. BULKHEAD_SEED repeats a run.
 func TestSoak(t *testing.T) {
 	needRoot(t)
 	seed := uint64(number(t, "BULKHEAD_SEED", int(time.Now().UnixNano()&0xffffff)))
 	t.Logf("BULKHEAD_SEED=%d", seed)
-	budget := 20 * time.Second
+	budget := 15 * time.Second
 	if text := os.Getenv("BULKHEAD_BUDGET"); text != "" {
 		var err error
 		budget, err = time.ParseDuration(text)
@@ -54,7 +54,7 @@ func TestSoak(t *testing.T) {
 	}
 	t.Logf("done: %v", s.done)
 	s.compare()
-	s.leaks(number(t, "BULKHEAD_CHURN", 40))
+	s.leaks(number(t, "BULKHEAD_CHURN", 24))
 }
 
 // listeners are the ports that policies speak of.
