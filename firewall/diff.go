@@ -102,13 +102,28 @@ func Diff(have, want *Ruleset) []Change {
 			}
 		}
 	}
+	walked := differences{}
 	for _, t := range want.Tables {
-		out = append(out, diffTable(have.table(t), t)...)
+		out = append(out, walked.diffTable(have.table(t), t)...)
 	}
 	return out
 }
 
-func diffTable(have, want *Table) []Change {
+// differences remembers what two sets differ in: the namespace's table and its guards hold the same ones, and
+// each may have tens of thousands of elements.
+type differences map[[2]*Set]struct{ del, add []Element }
+
+func (d differences) elements(have, want *Set) (del, add []Element) {
+	k := [2]*Set{have, want}
+	e, ok := d[k]
+	if !ok {
+		e.del, e.add = diffElements(have.Elements, want.Elements)
+		d[k] = e
+	}
+	return e.del, e.add
+}
+
+func (d differences) diffTable(have, want *Table) []Change {
 	var out []Change
 	if have != nil && have.mismatch(want) != "" {
 		out = append(out, Change{Op: DeleteTable, Table: have})
@@ -128,7 +143,7 @@ func diffTable(have, want *Table) []Change {
 			out = append(out, Change{Op: DeleteCounter, Table: want, Name: name})
 		}
 	}
-	out = append(out, diffSets(have, want)...)
+	out = append(out, d.diffSets(have, want)...)
 	out = append(out, diffChains(have, want)...)
 	slices.SortStableFunc(out, func(a, b Change) int { return int(a.Op) - int(b.Op) })
 	return out
@@ -158,7 +173,7 @@ func (s *Set) sameKind(o *Set) bool {
 		s.Timeout == o.Timeout && s.Counted == o.Counted && s.Comment == o.Comment
 }
 
-func diffSets(have, want *Table) []Change {
+func (d differences) diffSets(have, want *Table) []Change {
 	var out []Change
 	for _, s := range want.Sets {
 		h := have.set(s.Name)
@@ -169,7 +184,7 @@ func diffSets(have, want *Table) []Change {
 		if s.filled() {
 			continue
 		}
-		del, add := diffElements(h.Elements, s.Elements)
+		del, add := d.elements(h, s)
 		if len(del) > 0 {
 			out = append(out, Change{Op: DeleteElements, Table: want, Name: s.Name, Set: s, Elements: del})
 		}

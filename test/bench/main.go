@@ -33,7 +33,7 @@ type options struct {
 
 func main() {
 	o := options{}
-	only := flag.String("only", "adds,traffic,rivals", "what to measure, of: adds, traffic, rivals")
+	only := flag.String("only", "adds,changes,traffic,rivals", "what to measure, of: adds, changes, traffic, rivals")
 	flag.IntVar(&o.rounds, "rounds", 40, "interleaved rounds")
 	flag.IntVar(&o.adds, "adds", 15, "ADDs with and without the plugin")
 	flag.IntVar(&o.core, "core", runtime.NumCPU()-1, "the core to stay on")
@@ -66,6 +66,7 @@ func run(ctx context.Context, o options) error {
 		run  func() error
 	}{
 		{"adds", func() error { return benchAdds(ctx, o.adds) }},
+		{"changes", func() error { return benchChanges(ctx, o) }},
 		{"traffic", func() error { return benchTraffic(ctx, o) }},
 		{"rivals", func() error { return benchRivals(ctx, o) }},
 	} {

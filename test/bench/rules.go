@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -101,9 +102,9 @@ func allowed(peer netip.Addr, n int) []pairOf {
 	return out
 }
 
-// layOurs puts our rules in force. The other direction is filled as well, and the node may ask for
-// everything, as it may under the daemon.
-func layOurs(guarded bool) func(end, int) (func(), error) {
+// oursSpec is what a workload's end must hold. The other direction is filled as well, and the node may ask
+// for everything and answers to names are heard, as under the daemon.
+func oursSpec(e end, pairs int, guarded bool) firewall.Spec {
 	side := func(list []pairOf, router netip.Addr) policy.Side {
 		s := policy.Side{Isolated: true}
 		for _, p := range list {
@@ -113,25 +114,27 @@ func layOurs(guarded bool) func(end, int) (func(), error) {
 			s.Entries = append(s.Entries, policy.Entry{Peer: netip.PrefixFrom(router, router.BitLen()), Rule: "node"})
 		}
 		slices.SortFunc(s.Entries, func(a, b policy.Entry) int {
-			if c := a.Peer.Addr().Compare(b.Peer.Addr()); c != 0 {
-				return c
-			}
-			return int(a.Port) - int(b.Port)
+			return cmp.Or(a.Peer.Addr().Compare(b.Peer.Addr()), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
 		})
 		return s
 	}
+	real, filler := allowed(e.peer, pairs), allowed(netip.MustParseAddr("198.51.100.1"), pairs)
+	sides := policy.Sides{Egress: side(real, netip.Addr{}), Ingress: side(filler, e.router)}
+	if e.serves {
+		sides = policy.Sides{Egress: side(filler, netip.Addr{}), Ingress: side(real, e.router)}
+	}
+	ifc := e.ifc
+	if !guarded {
+		ifc.Host, ifc.HostIndex = "", 0
+	}
+	return firewall.Spec{Mode: policy.Enforce, Sides: sides, Interfaces: []firewall.Interface{ifc},
+		Resolvers: []netip.Addr{e.router}, Hear: true}
+}
+
+// layOurs puts our rules in force.
+func layOurs(guarded bool) func(end, int) (func(), error) {
 	return func(e end, pairs int) (func(), error) {
-		real, filler := allowed(e.peer, pairs), allowed(netip.MustParseAddr("198.51.100.1"), pairs)
-		sides := policy.Sides{Egress: side(real, netip.Addr{}), Ingress: side(filler, e.router)}
-		if e.serves {
-			sides = policy.Sides{Egress: side(filler, netip.Addr{}), Ingress: side(real, e.router)}
-		}
-		ifc := e.ifc
-		if !guarded {
-			ifc.Host, ifc.HostIndex = "", 0
-		}
-		spec := firewall.Spec{Mode: policy.Enforce, Sides: sides, Interfaces: []firewall.Interface{ifc},
-			Resolvers: []netip.Addr{e.router}, Hear: true}
+		spec := oursSpec(e, pairs, guarded)
 		ns, err := firewall.Open(firewall.Config{NetNS: e.path, Node: e.node, Interfaces: spec.Interfaces})
 		if err != nil {
 			return nil, err
