@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -42,11 +43,17 @@ func run(m *testing.M) (code int) {
 			}
 		}
 	}()
+	// Tests that wait for their town must not keep those of another from running.
+	if err := flag.Set("test.parallel", "32"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	return m.Run()
 }
 
 // shared is a town that tests use one after the other.
 type shared struct {
+	lock sync.Mutex // held by the test that uses it
 	once sync.Once
 	town *Town
 	err  error
@@ -81,6 +88,9 @@ func threeNodes(t *testing.T) *Town {
 func (s *shared) use(t *testing.T, nodes int, config map[string]any) *Town {
 	t.Helper()
 	needRoot(t)
+	t.Parallel() // with tests of other towns: most of the time they wait for something
+	s.lock.Lock()
+	t.Cleanup(s.lock.Unlock)
 	s.once.Do(func() {
 		var said strings.Builder
 		s.town, s.err = Up(context.Background(), nodes, lab.Options{Progress: &said, Config: map[string]any{"cluster": config}})

@@ -25,6 +25,7 @@ func mixed() string {
 // the new one could use what the former one might.
 func TestReusedAddress(t *testing.T) {
 	needRoot(t)
+	t.Parallel()
 	ctx := soon(t)
 	town, err := Up(ctx, 3, lab.Options{Manifests: mixed()})
 	must(t, err)

@@ -6,7 +6,7 @@ import (
 )
 
 // starts is how often each start is tried.
-const starts = 12
+const starts = 8
 
 // TestStartContract starts containers that connect at their first moment to another node, where a policy
 // admits them by their labels: with the wait, the server's node knows them by then, or the daemon says
