@@ -123,14 +123,14 @@ func (w *workload) merged(more StoredWorkload) (StoredWorkload, bool) {
 	return r, true
 }
 
-// without is the record less one interface, and whether there is still one.
+// without is the record less one interface, and whether there is still one of which an ADD told.
 func (w *workload) without(ifname string) (StoredWorkload, bool) {
 	r := w.stored()
 	if ifname == "" {
 		return r, false
 	}
 	r.Interfaces = slices.DeleteFunc(slices.Clone(r.Interfaces), func(i StoredInterface) bool { return i.Name == ifname })
-	return r, len(r.Interfaces) > 0
+	return r, slices.ContainsFunc(r.Interfaces, func(i StoredInterface) bool { return !i.Found })
 }
 
 func sameInterface(a, b StoredInterface) bool {

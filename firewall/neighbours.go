@@ -91,7 +91,8 @@ func (s site) bare(n uint16) clause {
 
 // linkLayer matches a first option of the given type that holds the MAC.
 func linkLayer(option byte, mac net.HardwareAddr) clause {
-	want := append([]byte{option, 1}, mac...)
+	// Of eight bytes also where the MAC is none of Ethernet, which is refused when it is applied.
+	want := append(append([]byte{option, 1}, mac...), make([]byte, 6)...)[:8]
 	return clause{fmt.Sprintf("@th,192,64 %#x", binary.BigEndian.Uint64(want)), []expr.Any{payload(expr.PayloadBaseTransportHeader, 24, 8), equal(want...)}}
 }
 
