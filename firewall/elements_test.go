@@ -17,7 +17,7 @@ import (
 // were: nothing of a dead identity stays.
 func TestElementsReturn(t *testing.T) {
 	requireRoot(t)
-	churn := 1000
+	churn := 300
 	if s := os.Getenv("BULKHEAD_CHURN"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil {
