@@ -399,7 +399,7 @@ func (n *node) config(lines ...string) string {
 func (n *node) start(lines ...string) *process {
 	n.t.Helper()
 	p := n.spawn(n.config(lines...))
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		_, err := p.client.Status(ctx)
