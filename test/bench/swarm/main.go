@@ -1,4 +1,4 @@
-// Swarm spreads changes through many nodes in one process, on a clock of its own: the real replicated
+// Command swarm spreads changes through many nodes in one process, on a clock of its own: the real replicated
 // state (package gossip) over memberlist's real queue, with a network that delays and loses. It prints
 // how long a change takes to reach every node, and what that costs, as a table or as JSON lines.
 //
