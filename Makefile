@@ -41,7 +41,7 @@ test: ## every test, kernel and end-to-end parts included (root)
 bench: ## CPU ratios against no rules, in the same interleaved run (root)
 	@scripts/need.sh bench
 	@$(MAKE) --no-print-directory -s tools
-	@BULKHEAD_BIN=$(BIN) go run ./test/bench
+	@BULKHEAD_BIN=$(BIN) go run ./test/bench -plot rules-cost.png
 
 bench-policy: ## what one workload's coming costs among many, and many policies: table, docs/policy-cost.svg
 	@go test -run '^$$' -bench BenchmarkChange -benchtime 300ms ./policy | go run ./test/bench/curves docs/policy-cost.svg
