@@ -37,8 +37,7 @@ func (l *Lab) Inherit(ctx context.Context, heir, former string) error {
 			}
 		}
 	}
-	a.Addrs, b.Addrs = b.Addrs, a.Addrs
-	if err := l.write(); err != nil {
+	if err := l.change(func() { a.Addrs, b.Addrs = b.Addrs, a.Addrs }); err != nil {
 		return err
 	}
 	for _, p := range []*Pod{a, b} {

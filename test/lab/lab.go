@@ -43,6 +43,7 @@ type Lab struct {
 	*State
 	agent *agentClient
 	wg    sync.WaitGroup // one reaper per process that this process started
+	edit  sync.Mutex     // State after Up
 }
 
 var nameOK = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
@@ -303,8 +304,7 @@ func (l *Lab) Attach(ctx context.Context, pod string) error {
 	if err != nil {
 		return err
 	}
-	p.ContainerID, p.Detached = containerID(), false
-	if err := l.write(); err != nil {
+	if err := l.change(func() { p.ContainerID, p.Detached = containerID(), false }); err != nil {
 		return err
 	}
 	err = l.attach(ctx, p)
@@ -321,6 +321,13 @@ func (l *Lab) Detach(ctx context.Context, pod string) error {
 	if err != nil {
 		return err
 	}
-	p.Detached = true
-	return errors.Join(l.detach(ctx, p), l.write())
+	return errors.Join(l.detach(ctx, p), l.change(func() { p.Detached = true }))
+}
+
+// change changes the state, in its file too: several pods may come and go at a time.
+func (l *Lab) change(f func()) error {
+	l.edit.Lock()
+	defer l.edit.Unlock()
+	f()
+	return l.write()
 }
