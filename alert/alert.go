@@ -20,6 +20,7 @@ const (
 	Tamper    Kind = "tamper"     // somebody changed or tried to change what we hold in the kernel
 	Shadow    Kind = "shadow"     // a connection that passed, and that a shadow policy would deny
 	Expired   Kind = "expired"    // a rule of a policy ended by itself
+	Bound     Kind = "bound"      // a workload would hold more than it may: the change was refused
 	Cluster   Kind = "cluster"    // a member of the cluster did what no honest one does, or two claim the same
 )
 

@@ -33,6 +33,7 @@ type Config struct {
 	AllowNode          bool                      // allowNode: the node may always talk to its own workloads
 	AllowDNS           bool                      // allowDNS: workloads may always ask their resolvers
 	OnDeny             OnDeny                    // onDeny: Drop or Reject, for both directions or a mapping of egress and ingress: how denials are told where no policy says it
+	MaxEntries         int                       // maxEntries: allowed and denied (peer, protocol, port) that one workload may hold
 	DropUnreadAnswers  bool                      // dropUnreadAnswers: DNS answers that nobody could read are dropped where policy names names; else they pass
 	Namespace          string                    // namespace: of workloads whose runtime knows none
 	Containerd         string                    // containerd: socket of containerd, asked for labels of containers; "" is never asked
@@ -67,6 +68,7 @@ func DefaultConfig() Config {
 		AllowNode:          true,
 		AllowDNS:           true,
 		OnDeny:             OnDeny{policy.Drop, policy.Drop},
+		MaxEntries:         1 << 18,
 		Namespace:          "default",
 		Containerd:         "/run/containerd/containerd.sock",
 		Podman:             "/run/podman/podman.sock",
@@ -83,7 +85,7 @@ func (c *Config) fields() map[string]any {
 		"socket": &c.Socket, "node": &c.Node, "stateDir": &c.StateDir, "policyDir": &c.PolicyDir,
 		"inventoryDir": &c.InventoryDir, "defaultMode": &c.DefaultMode,
 		"promoteConnections": &c.PromoteConnections, "promoteAge": &c.PromoteAge,
-		"allowNode": &c.AllowNode, "allowDNS": &c.AllowDNS, "dropUnreadAnswers": &c.DropUnreadAnswers, "onDeny": &c.OnDeny, "namespace": &c.Namespace,
+		"allowNode": &c.AllowNode, "allowDNS": &c.AllowDNS, "dropUnreadAnswers": &c.DropUnreadAnswers, "onDeny": &c.OnDeny, "maxEntries": &c.MaxEntries, "namespace": &c.Namespace,
 		"containerd": &c.Containerd, "podman": &c.Podman,
 		"resolvers": &c.Resolvers, "networks": &c.Networks, "podBlocks": &c.PodBlocks,
 		"alertLog": &c.AlertLog, "alertLogSize": &c.AlertLogSize, "labelOrder": &c.LabelOrder,
@@ -233,6 +235,9 @@ func (c Config) check(name string) error {
 	}
 	if c.Namespace == "" || strings.ContainsAny(c.Namespace, "/ \t\n") {
 		bad("namespace", "%q: want a name without slash or space", c.Namespace)
+	}
+	if c.MaxEntries < 1 {
+		bad("maxEntries", "%d: want 1 or more", c.MaxEntries)
 	}
 	if c.AlertLogSize < 1 {
 		bad("alertLogSize", "%d: want 1 or more (MiB)", c.AlertLogSize)

@@ -37,6 +37,7 @@ promoteAge: 90s
 allowNode: false
 allowDNS: false
 onDeny: {egress: Reject}
+maxEntries: 500
 group: "999"
 holder: ""
 `))
@@ -49,6 +50,7 @@ holder: ""
 		Resolvers: []netip.Addr{netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd00::53")},
 		Networks: map[string][]netip.Prefix{"office": {
 			netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24")}},
+		MaxEntries: 500,
 		OnDeny:     OnDeny{policy.Reject, policy.Drop},
 		PodBlocks:  []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
 		Containerd: "/run/k3s/containerd/containerd.sock",
@@ -71,7 +73,7 @@ holder: ""
 // TestParseConfigErrors compares whole sentences: they are what an operator has to act on.
 func TestParseConfigErrors(t *testing.T) {
 	for _, c := range []struct{ name, yaml, want string }{
-		{"unknown key", "node: a\nsokcet: /x\n", "f.yaml:2:1: sokcet: unknown key; known are alertLog, alertLogSize, allowDNS, allowNode, cluster, containerd, defaultMode, dropUnreadAnswers, group, holder, inventoryDir, labelOrder, logLevel, namespace, networks, node, onDeny, podBlocks, podman, policyDir, promoteAge, promoteConnections, resolvers, socket, stateDir"},
+		{"unknown key", "node: a\nsokcet: /x\n", "f.yaml:2:1: sokcet: unknown key; known are alertLog, alertLogSize, allowDNS, allowNode, cluster, containerd, defaultMode, dropUnreadAnswers, group, holder, inventoryDir, labelOrder, logLevel, maxEntries, namespace, networks, node, onDeny, podBlocks, podman, policyDir, promoteAge, promoteConnections, resolvers, socket, stateDir"},
 		{"twice", "node: a\nnode: b\n", `f.yaml:2:1: node: given twice`},
 		{"mode", "defaultMode: block\n", `f.yaml:1:14: defaultMode: mode "block": want learn, alert or enforce`},
 		{"list element", "podBlocks:\n- 10.0.0.0/8\n- 10.0.0.0/99\n", `f.yaml:3:3: podBlocks: netip.ParsePrefix("10.0.0.0/99"): prefix length out of range`},

@@ -39,6 +39,7 @@ type grip struct {
 	heard   suspicion // of watch
 	answers *listener // nil: DNS answers are not read
 
+	beyond     bool       // the bound of entries was reached, and told
 	redirected bool       // somebody rewrites what comes in
 	newcomers  []newcomer // by time
 	basis      basis
@@ -111,7 +112,7 @@ func (w *workload) serve(ctx context.Context, g *grip) <-chan time.Time {
 	for _, answer := range waiters {
 		answer <- err // has room for one
 	}
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, errBound) { // what is too much stays so until something changes
 		return time.After(retryEvery)
 	}
 	return nil
@@ -134,8 +135,10 @@ func (w *workload) reconcile(ctx context.Context, g *grip, cause string) error {
 		return err
 	}
 	held := w.inForce()
+	spec, beyond := w.bound(spec, held)
+	w.tellBound(g, beyond)
 	if held.valid && sameSpec(held.spec, spec) {
-		return nil
+		return beyond
 	}
 	if err := w.open(ctx, g); err != nil {
 		return err
@@ -161,7 +164,7 @@ func (w *workload) reconcile(ctx context.Context, g *grip, cause string) error {
 	if err := w.openMeter(g); err != nil {
 		w.log.Warn("counters not read", "err", err)
 	}
-	return nil
+	return beyond
 }
 
 // sameSpec: a side may list tens of thousands, and mostly it is one list twice.

@@ -281,6 +281,9 @@ func (f *flattening) side(isolated bool) Side {
 	return out
 }
 
+// SortEntries puts a side's entries in their order.
+func SortEntries(list []Entry) { slices.SortFunc(list, compareEntries) }
+
 // compareEntries orders by peer (a block before what lies in it), protocol, ports, rule.
 func compareEntries(a, b Entry) int {
 	return cmp.Or(identity.ComparePrefixes(a.Peer, b.Peer), int(a.Protocol)-int(b.Protocol), int(a.EndProtocol)-int(b.EndProtocol),

@@ -15,7 +15,7 @@ import (
 
 var alertKinds = []string{string(alert.NewEdge), string(alert.DeniedBy), string(alert.PortScan), string(alert.Spoof),
 	string(alert.RawSocket), string(alert.Tamper), string(alert.Shadow), string(alert.Expired),
-	string(alert.Cluster)}
+	string(alert.Bound), string(alert.Cluster)}
 
 func (a *app) alerts() *cobra.Command {
 	var kind string
