@@ -74,12 +74,3 @@ func (o OnDeny) manner(s policy.SideDecision, d policy.Direction, m policy.Mode)
 	}
 	return s.OnDeny.Or(o.of(d)).Verb()
 }
-
-// mannerOf is how a connection that is denied is told so: by the client's end where that denies, since
-// nothing reaches the server's then.
-func (o OnDeny) mannerOf(d policy.Decision, client, server policy.Mode) string {
-	if m := o.manner(d.Egress, policy.Egress, client); m != "" {
-		return m
-	}
-	return o.manner(d.Ingress, policy.Ingress, server)
-}

@@ -95,30 +95,6 @@ func (s *kernelSocket) connect() error {
 	return err
 }
 
-// ignore has the kernel drop what the sockets with these ports caused, before it takes room in our
-// buffer. All messages of one read have the same cause, so the first is looked at.
-func (s *kernelSocket) ignore(ports []uint32) error {
-	const portAt = 12 // nlmsg_pid in struct nlmsghdr
-	var code []unix.SockFilter
-	code = append(code, unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: portAt})
-	for _, p := range ports {
-		// The program loads big-endian; the header is in the machine's order.
-		k := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, p))
-		code = append(code,
-			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: k},
-			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0})
-	}
-	code = append(code, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 1 << 31}) // whole
-	var err error
-	if e := s.raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-			&unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]})
-	}); e != nil {
-		return e
-	}
-	return err
-}
-
 // receive waits for what the kernel sends next: one or more netlink messages, valid until the next
 // call. ENOBUFS says that messages were lost; the socket goes on working.
 func (s *kernelSocket) receive() ([]byte, error) {

@@ -3,13 +3,13 @@ package attack
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os/exec"
 	"strings"
 	"sync"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/bulkhead-firewall/bulkhead/alert"
 	"github.com/bulkhead-firewall/bulkhead/firewall"
@@ -41,7 +41,7 @@ func besideUs() []trick {
 			return a.built(
 				[]string{"link add bhv0 type veth peer name bhv1", "link add bhbr type bridge", "link set eth0 master bhbr",
 					"link set bhv0 master bhbr", "link set bhv0 up", "link set bhbr up"},
-				[]string{"link set eth0 nomaster", "link del bhv0", "link del bhbr"},
+				[]string{"link set eth0 nomaster", "link del bhbr"},
 				func() error {
 					return a.fromChild("bhv1", a.udp(false, a.victim, 53, a.token), a.udp(true, a.victim, 53, a.token))
 				})
@@ -117,25 +117,25 @@ func (a *attempt) sendAll(device string, frames [][]byte) error {
 
 // fromChild moves a device into a namespace that has no rules of ours, and sends frames there.
 func (a *attempt) fromChild(device string, frames ...[]byte) error {
-	// The namespace lives as long as the program in it, which is all that it does.
-	child := exec.Command("unshare", "--net", "sleep", "60")
-	if err := child.Start(); err != nil {
+	name := fmt.Sprintf("bhattack%08x", rand.Uint32())
+	if out, err := exec.Command("ip", "netns", "add", name).CombinedOutput(); err != nil {
+		return fmt.Errorf("child namespace: %w: %s", err, out)
+	}
+	path := "/run/netns/" + name
+	defer func() { _ = exec.Command("ip", "netns", "del", name).Run() }()
+	child, err := firewall.OpenNamespace(path)
+	if err != nil {
 		return err
 	}
-	defer func() {
-		_ = child.Process.Kill()
-		_ = child.Wait()
-	}()
-	path := fmt.Sprintf("/proc/%d/ns/net", child.Process.Pid)
-	if !eventually(func() bool { return !sameNamespace(path, "/proc/self/ns/net") }) {
-		return fmt.Errorf("child namespace: not there")
-	}
-	err := firewall.Enter(a.attacker.path, func() error {
+	defer child.Close()
+	// Before the namespace, whose end would take it away some time later.
+	defer func() { _, _ = a.exec(a.attacker, lab.Admin, "ip", "link", "del", "bhv0") }()
+	err = firewall.Enter(a.attacker.path, func() error {
 		link, err := netlink.LinkByName(device)
 		if err != nil {
 			return err
 		}
-		return netlink.LinkSetNsPid(link, child.Process.Pid)
+		return netlink.LinkSetNsFd(link, int(child.Fd()))
 	})
 	if err != nil {
 		return fmt.Errorf("move %s: %w", device, err)
@@ -164,9 +164,4 @@ func isUp(h *host, device string) bool {
 		return err
 	})
 	return up
-}
-
-func sameNamespace(a, b string) bool {
-	var x, y unix.Stat_t
-	return unix.Stat(a, &x) != nil || unix.Stat(b, &y) != nil || x.Ino == y.Ino && x.Dev == y.Dev
 }

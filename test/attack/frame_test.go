@@ -168,19 +168,11 @@ func (w *arena) packetFrom(from *host, v6 bool, to *host, proto byte, payload []
 	return ether(from.mac, to.mac, typeIPv4, ip4(from.v4, to.v4, proto, nil, payload))
 }
 
-// udp, tcp and echo are frames from the attacker to a host, true but for what policy says of them.
+// udp and tcp are frames from the attacker to a host, true but for what policy says of them.
 func (w *arena) udp(v6 bool, to *host, port uint16, data []byte) []byte {
 	return w.packet(v6, to, protoUDP, udpHead(w.attacker.addr(v6), to.addr(v6), 40000, port, data))
 }
 
 func (w *arena) tcp(v6 bool, to *host, sport, dport uint16, flags byte, data []byte) []byte {
 	return w.packet(v6, to, protoTCP, tcpHead(w.attacker.addr(v6), to.addr(v6), sport, dport, flags, data))
-}
-
-func (w *arena) echo(v6 bool, to *host, data []byte) []byte {
-	typ, proto := byte(8), byte(protoICMP)
-	if v6 {
-		typ, proto = 128, protoICMPv6
-	}
-	return w.packet(v6, to, proto, icmpHead(w.attacker.addr(v6), to.addr(v6), typ, 0, [4]byte{1, 2, 0, 1}, data))
 }
