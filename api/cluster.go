@@ -11,6 +11,7 @@ const (
 	PathCluster       = "/v1/cluster"        // GET ClusterStatus
 	PathClusterForget = "/v1/cluster/forget" // POST ClusterForget: ClusterForget
 	PathClusterForce  = "/v1/cluster/force"  // GET ClusterForce
+	PathClusterLeave  = "/v1/cluster/leave"  // POST ClusterLeave: ClusterLeave
 )
 
 // ClusterStatus is the cluster as one node sees it.
@@ -96,6 +97,12 @@ type ClusterForget struct {
 	Back bool   `json:"back,omitempty"` // let it come back
 }
 
+// ClusterLeave says what a node's daemon tells the others when it is stopped.
+type ClusterLeave struct {
+	Node string `json:"node"`           // that was asked; set in the answer
+	Stay bool   `json:"stay,omitempty"` // nothing, as is usual: it will be back
+}
+
 // ClusterForce is where what this node has in force is in force, too.
 type ClusterForce struct {
 	Generation uint64                 `json:"generation"` // of this node
@@ -123,6 +130,11 @@ func (c *Client) ClusterStatus(ctx context.Context) (ClusterStatus, error) {
 // ClusterForget removes a node for good, on all nodes.
 func (c *Client) ClusterForget(ctx context.Context, r ClusterForget) (ClusterForget, error) {
 	return send[ClusterForget](ctx, c, http.MethodPost, PathClusterForget, r)
+}
+
+// ClusterLeave has a node say goodbye when its daemon is stopped.
+func (c *Client) ClusterLeave(ctx context.Context, r ClusterLeave) (ClusterLeave, error) {
+	return send[ClusterLeave](ctx, c, http.MethodPost, PathClusterLeave, r)
 }
 
 // NodeForce is whether a change is in force on a node.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bulkhead-firewall/bulkhead/flow"
@@ -31,6 +32,8 @@ type cluster struct {
 	alerted map[gossip.ID]gossip.Timestamp // writes among them that people were told of
 	forced  force
 	claims  claims
+
+	leaving atomic.Bool // it says goodbye when it is stopped
 
 	spans  convergence
 	starts starts
@@ -133,21 +136,6 @@ func (c *cluster) gossipConfig() (gossip.Config, error) {
 		conf.KeysChanged = func(keys [][]byte) error { return writeKeyring(file, keys) }
 	}
 	return conf, nil
-}
-
-// leaveCluster ends the membership without a word: this node's workloads run on, and the others are to
-// know them until it is back.
-func (d *Daemon) leaveCluster() {
-	c := d.cluster
-	if c == nil {
-		return
-	}
-	c.storeSnapshot()
-	c.cancel()
-	c.tasks.Wait()
-	if err := c.Close(); err != nil {
-		d.log.Warn("cluster not left", "err", err)
-	}
 }
 
 // routineCluster follows what other nodes change, until ctx ends.

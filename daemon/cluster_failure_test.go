@@ -171,3 +171,26 @@ func TestClusterPartition(t *testing.T) {
 		return nil
 	})
 }
+
+// TestClusterLeave: a node that was told to leave says goodbye when it stops: the others do not wait for
+// its grace. It comes back as what it was.
+func TestClusterLeave(t *testing.T) {
+	l := newClusterLab(t, 2)
+	a, b := l.start(0), l.start(1)
+	b.add(l.nodes[1].pod("web-1"))
+	a.knows("web-1")
+	if r, err := b.client.ClusterLeave(ctx, api.ClusterLeave{}); err != nil || r.Node != l.nodes[1].name {
+		t.Fatalf("leave: %+v, %v", r, err)
+	}
+	b.stop()
+	a.forgets("web-1")
+	s, err := a.client.ClusterStatus(ctx)
+	a.n.must(err)
+	for _, m := range s.Members {
+		if m.Node == l.nodes[1].name && m.State != "left" {
+			t.Errorf("a node that said goodbye is %s", m.State)
+		}
+	}
+	l.start(1)
+	a.knows("web-1")
+}

@@ -41,6 +41,7 @@ type Backend interface {
 	ClusterStatus(ctx context.Context) (api.ClusterStatus, error)
 	ClusterForce(ctx context.Context) (api.ClusterForce, error)
 	ClusterForget(ctx context.Context, r api.ClusterForget) (api.ClusterForget, error)
+	ClusterLeave(ctx context.Context, r api.ClusterLeave) (api.ClusterLeave, error)
 	ClusterKeys(ctx context.Context, o api.KeyOrder) (api.KeyReport, error)
 	CNI(ctx context.Context, r api.CNIRequest) error
 }

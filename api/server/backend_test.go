@@ -162,6 +162,10 @@ func (b *backend) ClusterForget(_ context.Context, r api.ClusterForget) (api.Clu
 	return r, nil
 }
 
+func (b *backend) ClusterLeave(_ context.Context, r api.ClusterLeave) (api.ClusterLeave, error) {
+	return r, nil
+}
+
 func (b *backend) CNI(_ context.Context, r api.CNIRequest) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -37,6 +37,7 @@ func (s *Server) handler() http.Handler {
 	m.HandleFunc("POST "+api.PathClusterKeys, posted(s, s.cfg.MaxBody, b.ClusterKeys))
 	m.HandleFunc("GET "+api.PathClusterForce, plain(s, b.ClusterForce))
 	m.HandleFunc("POST "+api.PathClusterForget, posted(s, s.cfg.MaxBody, b.ClusterForget))
+	m.HandleFunc("POST "+api.PathClusterLeave, posted(s, s.cfg.MaxBody, b.ClusterLeave))
 	m.HandleFunc("POST "+api.PathCNI, s.cni)
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, api.Errorf(api.NotFound, "%s %s: no such path or method", r.Method, r.URL.Path))

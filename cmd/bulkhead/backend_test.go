@@ -217,6 +217,11 @@ func (b *files) ClusterForget(_ context.Context, r api.ClusterForget) (api.Clust
 	return answer[api.ClusterForget](b, "forget")
 }
 
+func (b *files) ClusterLeave(_ context.Context, r api.ClusterLeave) (api.ClusterLeave, error) {
+	b.note("leave stay=%t", r.Stay)
+	return answer[api.ClusterLeave](b, "leave")
+}
+
 func (b *files) CNI(context.Context, api.CNIRequest) error {
 	return api.Errorf(api.BadRequest, "no plugin in this test")
 }

@@ -11,6 +11,6 @@ func (a *app) cluster() *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.clusterStatus(), a.clusterForget(), a.clusterKeys())
+	cmd.AddCommand(a.clusterStatus(), a.clusterForget(), a.clusterLeave(), a.clusterKeys())
 	return cmd
 }
