@@ -50,7 +50,7 @@ bench-cluster: ## how long a change takes to all nodes: real ones with loss, the
 	@scripts/need.sh test
 	@$(MAKE) --no-print-directory -s tools
 	@BULKHEAD_BIN=$(BIN) go run ./test/cluster/measure
-	@go run ./test/bench/swarm -nodes 10,100,1000 -loss 0,5,20
+	@go run ./test/bench/swarm -nodes 10,30,100,300,1000 -loss 0,5,20 -plot docs/cluster-spread.svg
 	@go run ./test/bench/swarm -nodes 10000 -loss 0 -changes 30
 	@go test -run '^$$' -bench 'ColdStart|EndpointMemory' -benchtime 1x ./gossip ./daemon | grep -E '/op|/endpoint'
 

@@ -33,6 +33,7 @@ func run(args []string, out io.Writer) error {
 	churn := f.Float64("churn", 1, "workloads that come or go in a minute, per cent of all")
 	changes := f.Int("changes", 60, "how many changes are looked at")
 	seed := f.Uint64("seed", uint64(time.Now().UnixNano()), "of the dice")
+	picture := f.String("plot", "", "file for a picture of it, SVG")
 	asJSON := f.Bool("json", false, "a JSON object for each row")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -50,9 +51,11 @@ func run(args []string, out io.Writer) error {
 		fmt.Fprintf(out, "seed %d; %d workloads a node, %g %% come or go in a minute\n", *seed, *endpoints, *churn)
 		fmt.Fprintln(rows, "nodes\tloss\tchanges/s\tat a node p50\tp99\tat the last p50\tp99\tbytes/s a node\tfor a change\tpackets/s\tCPU a change\t")
 	}
+	var all []result
 	for _, n := range sizes {
 		for _, l := range losses {
 			r := simulate(plan{Nodes: n, Loss: l, Changes: *changes, Seed: *seed, Rate: float64(n*(*endpoints)) * *churn / 100 / 60})
+			all = append(all, r)
 			if *asJSON {
 				if err := json.NewEncoder(out).Encode(r); err != nil {
 					return err
@@ -61,6 +64,11 @@ func run(args []string, out io.Writer) error {
 			}
 			fmt.Fprintf(rows, "%d\t%d %%\t%.2f\t%v\t%v\t%v\t%v\t%.0f\t%.0f\t%.1f\t%v\t\n", n, l, r.Rate, r.Node50, r.Node99, r.Last50, r.Last99,
 				r.Bytes, r.PerChange, r.Packets, r.CPU)
+		}
+	}
+	if *picture != "" {
+		if err := os.WriteFile(*picture, draw(all), 0o644); err != nil {
+			return err
 		}
 	}
 	return rows.Flush()

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -23,8 +25,12 @@ func TestSimulate(t *testing.T) {
 
 func TestRun(t *testing.T) {
 	var out bytes.Buffer
-	if err := run(strings.Fields("-nodes 5 -loss 0 -changes 5 -churn 1000 -seed 1"), &out); err != nil {
+	picture := filepath.Join(t.TempDir(), "spread.svg")
+	if err := run(strings.Fields("-nodes 5 -loss 0 -changes 5 -churn 1000 -seed 1 -plot "+picture), &out); err != nil {
 		t.Fatal(err)
+	}
+	if svg, err := os.ReadFile(picture); err != nil || !bytes.Contains(svg, []byte("0 % lost, 99 %")) {
+		t.Errorf("the picture: %v\n%s", err, svg)
 	}
 	if lines := strings.Count(out.String(), "\n"); lines != 3 {
 		t.Errorf("%d lines, want a title, a head and one row:\n%s", lines, &out)
